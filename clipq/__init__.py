@@ -1,0 +1,65 @@
+"""clipq: CLIP models in int8, with the proof of what it cost.
+
+`clipq.load("ViT-B-32", precision="int8")` gives a model that embeds the same images and texts into as good as the
+same space, four times smaller; `clipq.evaluate(model, task, baseline=...)` measures the difference.
+
+The names below are imported on first use (PEP 562), so `import clipq` costs nothing: no torch, no numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from .checkpoints import push_to_hub, save
+    from .errors import ClipqError
+    from .evaluation import Result, evaluate
+    from .loading import load
+    from .models import Model
+    from .quantization import coverage, quantize
+    from .registry import list_models
+    from .schemes import Scheme
+
+_HOME = {
+    "ClipqError": "errors",
+    "Model": "models",
+    "Result": "evaluation",
+    "Scheme": "schemes",
+    "coverage": "quantization",
+    "evaluate": "evaluation",
+    "list_models": "registry",
+    "load": "loading",
+    "push_to_hub": "checkpoints",
+    "quantize": "quantization",
+    "save": "checkpoints",
+}
+
+__all__ = [
+    "ClipqError",
+    "Model",
+    "Result",
+    "Scheme",
+    "__version__",
+    "coverage",
+    "evaluate",
+    "list_models",
+    "load",
+    "push_to_hub",
+    "quantize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value  # the next use is a plain attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

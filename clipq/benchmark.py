@@ -1,0 +1,145 @@
+"""How fast, and in how much memory? Always against the fp32 self, in the same run, on the same machine."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from .errors import ClipqError
+from .evaluation.description import described_environment, described_model
+from .evaluation.processes import Processes
+from .machine import peak_memory_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from .models import Model
+
+_SAMPLE_SECONDS = (
+    0.05  # a timed sample repeats short calls until it lasts about this long: clocks and schedulers jitter
+)
+_TEXT = "a photo of a cat sitting on a wooden bench in the sun"
+
+Encode = Callable[[], object]
+
+
+def benchmark(model: Model, baseline: Model, batch_sizes: Sequence[int] = (1, 8, 32), runs: int = 10) -> dict[str, Any]:
+    """Milliseconds per call and items per second of each tower at each batch size, `model` beside `baseline`.
+
+    The two take turns (A B A B ...), so that a machine that slows down slows both. Reported are the median of `runs`
+    samples, their range, and the ratio of the medians. Preprocessing and tokenization are not timed.
+    Returns a JSON-able dict: "model", "baseline", "rows", "runs", "environment".
+    Raises `ClipqError` if a batch size or `runs` is below 1.
+    """
+    if runs < 1 or not batch_sizes or min(batch_sizes) < 1:
+        raise ClipqError(f"runs={runs}, batch_sizes={tuple(batch_sizes)}: all must be whole numbers of at least 1.")
+    rows = [
+        _row(tower, size, [_encoder(one, tower, size) for one in (model, baseline)], runs, model.device)
+        for tower in model.towers
+        for size in batch_sizes
+    ]
+    return {
+        "model": described_model(model),
+        "baseline": described_model(baseline),
+        "rows": rows,
+        "runs": runs,
+        "environment": described_environment(Processes()),
+    }
+
+
+def memory(loading: Mapping[str, Any], batch_size: int) -> dict[str, float]:
+    """What one model needs: load and run it in a fresh process and ask the system.
+
+    loading: the arguments of `clipq.load`. Returns "load_seconds", and in bytes "idle" (after importing the libraries),
+    "loaded" (the most while loading) and "peak" (after a batch of `batch_size` through every tower); on CUDA also
+    "device_peak". Resident memory; 0 where the system does not say.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure_memory, dict(loading), batch_size).result()
+
+
+def _measure_memory(loading: dict[str, Any], batch_size: int) -> dict[str, float]:
+    import open_clip  # noqa: F401  (before "idle": libraries are not the model)
+    import torch
+
+    from .loading import load
+
+    idle, begun = peak_memory_bytes(), time.perf_counter()
+    model = load(**loading)
+    seconds, loaded = time.perf_counter() - begun, peak_memory_bytes()
+    with torch.inference_mode():
+        for tower in model.towers:
+            _encoder(model, tower, batch_size)()
+    found = {"load_seconds": seconds, "idle": idle, "loaded": loaded, "peak": peak_memory_bytes()}
+    if model.device.type == "cuda":
+        found["device_peak"] = torch.cuda.max_memory_allocated(model.device)
+    return found
+
+
+def _encoder(model: Model, tower: str, batch_size: int) -> Encode:
+    """A call that embeds one batch of made-up input."""
+    if tower == "text":
+        tokens = model.tokenizer([_TEXT] * batch_size).to(model.device)
+        return lambda: model.encode_text(tokens)
+    import torch
+    from PIL import Image
+
+    shape = model.preprocess(Image.new("RGB", (256, 256))).shape
+    pixels = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+    return lambda: model.encode_image(pixels)
+
+
+def _row(tower: str, batch_size: int, calls: Sequence[Encode], runs: int, device: torch.device) -> dict[str, Any]:
+    own, base = _alternate(calls, runs, device)
+    return {
+        "tower": tower,
+        "batch_size": batch_size,
+        "ms": _summary(own),
+        "baseline_ms": _summary(base),
+        "items_per_second": 1000 * batch_size / statistics.median(own),
+        "baseline_items_per_second": 1000 * batch_size / statistics.median(base),
+        "speedup": statistics.median(base) / statistics.median(own),
+    }
+
+
+def _alternate(calls: Sequence[Encode], runs: int, device: torch.device) -> list[list[float]]:
+    """Milliseconds per call, `runs` samples of each, taken in turns after a warm-up."""
+    import torch
+
+    samples: list[list[float]] = [[] for _ in calls]
+    with torch.inference_mode():
+        for call in calls:
+            call()  # packs weights, fills caches
+        repeats = [math.ceil(_SAMPLE_SECONDS / max(_seconds(call, 1, device), 1e-6)) for call in calls]
+        for _ in range(runs):
+            for call, count, found in zip(calls, repeats, samples, strict=True):
+                found.append(1000 * _seconds(call, count, device) / count)
+    return samples
+
+
+def _seconds(call: Encode, count: int, device: torch.device) -> float:
+    _wait(device)
+    begun = time.perf_counter()
+    for _ in range(count):
+        call()
+    _wait(device)
+    return time.perf_counter() - begun
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for work that was queued on an accelerator; the CPU is never behind."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _summary(samples: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(samples), "min": min(samples), "max": max(samples)}

@@ -1,0 +1,75 @@
+"""`clipq bench`: milliseconds and memory, against the model's fp32 self in the same run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import show
+from .options import add_model, add_precision, load_model, loading_of, positive, positives, precision_of
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="time a model against its fp32 self",
+        description="Latency, throughput and memory per batch size, for images and texts, against the same model in "
+        "fp32. The two take turns; medians are compared. Preprocessing is not timed.",
+        epilog="example: clipq bench ViT-B-32 --batch-sizes 1,32",
+    )
+    add_model(parser)
+    add_precision(parser, towers=True)
+    help = "images or texts per call (default: 1,8,32)"
+    parser.add_argument("--batch-sizes", metavar="N,N", type=positives, default=(1, 8, 32), help=help)
+    parser.add_argument("--runs", metavar="N", type=positive, default=10, help="timed samples (default: %(default)s)")
+    parser.add_argument("--no-memory", action="store_true", help="skip memory (it loads both models once more)")
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..benchmark import benchmark, memory
+
+    model, baseline = load_model(args, precision_of(args)), load_model(args, "fp32")
+    report = benchmark(model, baseline, args.batch_sizes, args.runs)
+    if not args.no_memory:
+        del model, baseline
+        largest = max(args.batch_sizes)
+        report["memory"] = memory(loading_of(args, precision_of(args)), largest)
+        report["baseline_memory"] = memory(loading_of(args, "fp32"), largest)
+    if args.json:
+        show.as_json(report)
+    else:
+        _print(report)
+    return 0
+
+
+def _print(report: dict[str, Any]) -> None:
+    own, machine = report["model"], report["environment"]
+    show.table(
+        ("tower", ">batch", f">{show.precision(own)} ms", ">min-max", ">fp32 ms", ">min-max", ">per second", ">faster"),
+        [_cells(row) for row in report["rows"]],
+    )
+    if "memory" in report:
+        show.table(
+            ("process", ">load s", ">libraries", ">after loading (peak)", ">after a batch (peak)"),
+            [_memory_cells(show.precision(own), report["memory"]), _memory_cells("fp32", report["baseline_memory"])],
+        )
+    where = machine["gpu"] if own["device"].startswith("cuda") else machine["processor"]
+    print(
+        f"{where}, {machine['threads']} threads; kernel path {own['kernel_path']}; torch {machine['versions']['torch']}"
+    )
+    print(f"medians of {report['runs']} samples each, the two models in turns")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    times = [cell for key in ("ms", "baseline_ms") for cell in _time(row[key])]
+    return (row["tower"], str(row["batch_size"]), *times, f"{row['items_per_second']:.1f}", f"{row['speedup']:.2f}x")
+
+
+def _time(ms: dict[str, float]) -> tuple[str, str]:
+    return f"{ms['median']:.2f}", f"{ms['min']:.2f}-{ms['max']:.2f}"
+
+
+def _memory_cells(name: str, found: dict[str, float]) -> tuple[str, ...]:
+    return (name, f"{found['load_seconds']:.1f}", *(show.size(found[key]) for key in ("idle", "loaded", "peak")))

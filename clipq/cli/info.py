@@ -1,0 +1,110 @@
+"""`clipq info`: this machine, or what a clipq file says about itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import machine
+from . import show
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+FEATURES = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "asimdhp", "sve",
+)  # fmt: skip
+"""Instruction sets that decide how fast int8 and half precision are, under the names that Linux gives them."""
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="this machine, or a clipq file",
+        description="Without FILE: the processor's features, the kernels that will run here and why, and versions. "
+        "With FILE: what the header of a clipq file or folder says; its weights are not read.",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a clipq .safetensors file, or its folder")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = about_file(args.file) if args.file else about_machine()
+    if args.json:
+        show.as_json(found)
+    else:
+        show.facts((name, _in_words(value)) for name, value in found.items() if value not in (None, "", {}, []))
+    return 0
+
+
+def about_machine() -> dict[str, Any]:
+    """The processor, the kernels that int8 linears run on here (and why no other), threads, versions."""
+    import torch
+
+    from .. import kernels
+
+    flags = machine.cpu_flags()
+    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    paths = {f"kernel path on {device.type}": kernels.chosen(device) for device in devices}
+    reasons = {f"kernels on {device.type}": kernels.why(device) for device in devices}
+    return {
+        "processor": machine.cpu_name(),
+        "features": [name for name in FEATURES if name in flags],
+        "cores": machine.cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **paths,
+        **reasons,
+        "versions": machine.versions(),
+    }
+
+
+def about_file(path: Path) -> dict[str, Any]:
+    """What the header of a clipq file or folder says; no tensor is read, no torch imported."""
+    from ..header import DATA_HASH_KEY, read_header
+
+    header = read_header(path)
+    config, recipe = header.config, header.config["recipe"]
+    return {
+        "file": str(header.path),
+        "size": show.size(header.size),
+        "parameters": show.number(_parameters(header)),
+        "precision": {tower: scheme["name"] for tower, scheme in recipe["towers"].items()},
+        "fallback": {tower: scheme["fallback"] for tower, scheme in recipe["towers"].items()},
+        "bytes per dtype": _bytes_per_dtype(header),
+        "quantized modules": dict(Counter(recipe["modules"].values())),
+        "host": config["host"],
+        "source": config["source"],
+        "preprocessing": config["preprocessing"],
+        "measured": config.get("results"),
+        "written by": f"clipq {config.get('clipq')}",
+        "sha256 of the tensors": header.metadata[DATA_HASH_KEY],
+    }
+
+
+def _parameters(header: Header) -> int:
+    """Values of all tensors but the scales and zero points that quantization added, and the packed tokenizer."""
+    added = ("weight_scale", "weight_zero_point", "clipq.tokenizer")
+    return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
+
+
+def _bytes_per_dtype(header: Header) -> dict[str, str]:
+    sizes: Counter[str] = Counter()
+    for tensor in header.tensors.values():
+        begin, end = tensor["data_offsets"]
+        sizes[tensor["dtype"]] += end - begin
+    return {dtype: show.size(count) for dtype, count in sizes.most_common()}
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {one if isinstance(one, str) else json.dumps(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,47 @@
+"""`clipq list`: the zoo."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from . import show
+
+if TYPE_CHECKING:
+    from ..registry import Entry
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="the models of the zoo",
+        description="The models that clipq knows by name. Top-1 is the published zero-shot accuracy of the fp32 base "
+        "weights on ImageNet-1k, for reference. Any other model of open_clip or transformers can be loaded as well.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the registry as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..registry import entries
+
+    models = entries()
+    if args.json:
+        show.as_json([{"name": entry.name, "status": status(entry), **asdict(entry)} for entry in models])
+    else:
+        show.table(("name", "precisions", "licence", ">fp32 top-1", "status"), map(_row, models))
+    return 0
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    precisions = ", ".join(artefact.precision for artefact in entry.artefacts)
+    top1 = "" if entry.top1 is None else f"{entry.top1:.1f} %"
+    return entry.name, precisions, entry.licence, top1, status(entry)
+
+
+def status(entry: Entry) -> str:
+    """Where the model comes from when it is loaded."""
+    if entry.embedded:
+        return "embedded"
+    return "published" if any(artefact.published for artefact in entry.artefacts) else "built on first use"

@@ -1,0 +1,94 @@
+"""Options that several commands share, and the models they name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ClipqError
+from ..schemes import FALLBACKS, PRECISIONS, Precisions, per_tower
+
+if TYPE_CHECKING:
+    from ..models import Model
+
+MODEL_HELP = (
+    "a zoo name (see `clipq list`), an open_clip architecture, hf-hub: or local-dir: name, "
+    "a transformers id or folder, or a clipq file or folder"
+)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL, --pretrained, --device, --cache-dir and --threads."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--pretrained", metavar="TAG", help="an open_clip pretrained tag, or a weights file")
+    add_machine(parser)
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """--device, --cache-dir and --threads."""
+    parser.add_argument("--device", default="cpu", help="where to run: cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where downloads and built models are kept")
+    parser.add_argument("--threads", metavar="N", type=positive, help="processor threads (default: torch's choice)")
+
+
+def add_precision(parser: argparse.ArgumentParser, towers: bool = False) -> None:
+    """--precision, and with `towers` also --image, --text and --fallback."""
+    names = tuple(PRECISIONS)
+    parser.add_argument("--precision", choices=names, default="int8", help="one of %(choices)s (default: %(default)s)")
+    if towers:
+        for tower in ("image", "text"):
+            parser.add_argument(f"--{tower}", choices=names, help=f"precision of the {tower} tower, if different")
+        help = "precision of LayerNorm, softmax and the residual stream: %(choices)s"
+        parser.add_argument("--fallback", choices=FALLBACKS, help=help)
+
+
+def precision_of(args: argparse.Namespace) -> Precisions:
+    """What --precision, --image, --text and --fallback together ask for; a plain name where that says it all."""
+    named = {tower: getattr(args, tower, None) or args.precision for tower in ("image", "text")}
+    fallback = getattr(args, "fallback", None)
+    if fallback is None and named["image"] == named["text"]:
+        return named["image"]
+    return per_tower(named, fallback) if fallback else named
+
+
+def loading_of(args: argparse.Namespace, precision: Precisions) -> dict[str, Any]:
+    """The arguments of `clipq.load` that the command line gives."""
+    place = {"pretrained": args.pretrained, "device": args.device, "cache_dir": args.cache_dir}
+    return {"name_or_path": args.model, "precision": precision, **place}
+
+
+def load_model(args: argparse.Namespace, precision: Precisions) -> Model:
+    """The model that the arguments name, in `precision`, with --threads applied."""
+    import torch
+
+    from ..loading import load
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return load(**loading_of(args, precision))
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of all tensors of a model, as a file holds them."""
+    from ..state import slots
+
+    return sum(slot.tensor.nbytes for slot in slots(model.module).values())
+
+
+def refuse_to_overwrite(path: Path, force: bool) -> None:
+    """Raise `ClipqError` if `path` exists and --force was not given: before any work is done."""
+    if path.exists() and not force:
+        raise ClipqError(f"{path} exists already; choose another name, or overwrite it with --force.")
+
+
+def positive(text: str) -> int:
+    """An argument that has to be a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def positives(text: str) -> tuple[int, ...]:
+    """An argument like "1,8,32"."""
+    return tuple(positive(part.strip()) for part in text.split(","))

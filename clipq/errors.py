@@ -1,0 +1,51 @@
+"""Every error a user can meet, each a subclass of `ClipqError`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClipqError(Exception):
+    """Base of all errors clipq raises on purpose; the message says what to do."""
+
+
+class UnknownNameError(ClipqError, ValueError):
+    """A name (model, precision, task, option) that does not exist."""
+
+
+class SchemeError(ClipqError, ValueError):
+    """A quantization scheme or setting that is contradictory or not supported."""
+
+
+class QuantizationError(ClipqError, ValueError):
+    """A tensor or a model that cannot be quantized (non-finite weights, nothing to quantize)."""
+
+
+class CheckpointError(ClipqError, ValueError):
+    """A checkpoint file that is truncated, tampered with, foreign, from the future or hostile."""
+
+
+class DownloadError(ClipqError, OSError):
+    """A file that could not be fetched, or arrived with the wrong contents."""
+
+
+class DataError(ClipqError, ValueError):
+    """An evaluation data set that is missing, empty or not laid out as expected."""
+
+
+class ResultError(ClipqError, ValueError):
+    """An evaluation result that cannot be read, resumed or compared."""
+
+
+class ClipqWarning(UserWarning):
+    """Something works, but not as well as the user would expect."""
+
+
+def unknown_name(kind: str, value: object, allowed: Iterable[str], hint: str = "") -> UnknownNameError:
+    """The error for `value` not being one of `allowed`: names the nearest match, the choices and what to do."""
+    names = sorted(map(str, allowed))
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    nearest = f" Did you mean {close[0]!r}?" if close else ""
+    shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+    return UnknownNameError(f"unknown {kind} {value!r}.{nearest} Allowed: {shown}.{' ' + hint if hint else ''}")

@@ -1,0 +1,68 @@
+"""What a model answered, image by image: kept beside a result, so that a later run can be compared with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ResultError
+from ..resources import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+
+_KEYS = ("labels", "top1", "top5", "images", "classes")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The images of `keys` (those that could be read), in the order of the data.
+
+    top1: [n] the class answered. top5: [n] whether the label is among the first five (empty below 5 classes).
+    images, classes: [n, D] and [classes, D] unit-length embeddings.
+    """
+
+    task: str
+    task_version: int
+    digest: str  # of all the data, broken images included
+    keys: tuple[str, ...]
+    labels: torch.Tensor
+    top1: torch.Tensor
+    top5: torch.Tensor
+    images: torch.Tensor
+    classes: torch.Tensor
+
+    @property
+    def correct(self) -> torch.Tensor:
+        """[n] bool."""
+        return self.top1 == self.labels
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """One `.safetensors` file."""
+        from safetensors.torch import save_file
+
+        about = {"task": self.task, "task_version": self.task_version, "digest": self.digest, "keys": self.keys}
+        tensors = {name: getattr(self, name).contiguous() for name in _KEYS}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={"answers": json.dumps(about)})
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Answers:
+        """Read a saved file. Raises `ResultError` naming it if it is missing, damaged or something else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                about = json.loads((file.metadata() or {})["answers"])
+                tensors = {name: file.get_tensor(name) for name in _KEYS}
+            answers = cls(**{**about, "keys": tuple(about["keys"])}, **tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ResultError(
+                f"cannot read the answers {path}: {error}; evaluate the baseline again, or give the model itself"
+            ) from error
+        if not all(len(answers.keys) == len(one) for one in (answers.labels, answers.top1, answers.images)):
+            raise ResultError(f"{path} is damaged: its lists are not of one length; evaluate the baseline again")
+        return answers

@@ -1,0 +1,68 @@
+"""Images in parquet files, as data sets of the Hugging Face hub hold them, read with `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, unknown_name
+from .images import MAX_BYTES, Images
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class RowEntry:
+    """An image in a row of a table; the bytes stay encoded until they are read."""
+
+    table: Dataset
+    column: str
+    row: int
+    key: str
+    label: int
+    size: int = 0  # not known without reading the row
+
+    def read(self) -> bytes:
+        content = self.table[self.row][self.column]["bytes"]
+        if content is None or len(content) > MAX_BYTES:
+            raise OSError(f"no image in row {self.row}, or more than {MAX_BYTES} bytes")
+        return content
+
+
+def table_images(files: Sequence[Path], image: str, label: str, classes: Sequence[str], origin: str) -> Images:
+    """The rows of parquet files with an image and a label column.
+
+    Raises `DataError` for a file that cannot be read, a missing column, or a label out of range.
+    """
+    table = _open(files, origin)
+    for column in (image, label):
+        if column not in table.column_names:
+            raise DataError(str(unknown_name("column", column, table.column_names, f"The files are {origin}.")))
+    labels = [_checked(one, row, len(classes), origin) for row, one in enumerate(table[label])]
+    undecoded = _undecoded(table, image)
+    entries = (RowEntry(undecoded, image, row, f"row {row}", one) for row, one in enumerate(labels))
+    return Images(tuple(entries), origin, "parquet", tuple(classes))
+
+
+def _open(files: Sequence[Path], origin: str) -> Dataset:
+    import datasets
+
+    try:
+        return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"cannot read the parquet files of {origin}: {error}; fetch them again") from error
+
+
+def _undecoded(table: Dataset, column: str) -> Dataset:
+    import datasets
+
+    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def _checked(label: object, row: int, classes: int, origin: str) -> int:
+    if not isinstance(label, int) or not 0 <= label < classes:
+        raise DataError(f"row {row} of {origin} has the label {label!r}; allowed: 0 to {classes - 1}")
+    return label

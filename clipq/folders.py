@@ -1,0 +1,103 @@
+"""A model as a folder for the hub: the file, what other libraries look for beside it, and a model card."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cards import model_card
+from .errors import CheckpointError
+from .header import MODEL_FILE
+from .schemes import QuantSpec, Scheme
+from .version import VERSION
+
+if TYPE_CHECKING:
+    from .models import Model
+
+
+def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> Path:
+    """Write `model` as the folder `path`, which must not exist yet or be empty; it appears complete or not at all."""
+    from .checkpoints import write
+
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CheckpointError(f"{path} exists already; give another folder, or a file name ending in .safetensors.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        write(model, beside / MODEL_FILE, results)
+        for name, text in _companions(model, results or {}).items():
+            (beside / name).write_text(text, encoding="utf-8")
+        beside.chmod(0o755)
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return path
+
+
+def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
+    files = {
+        "README.md": model_card(model, results),
+        "config.json": _json({**_host_config(model), "quantization_config": quantization_config(model)}),
+    }
+    if model.host.name == "open_clip":
+        preprocessing = {k: v for k, v in model.preprocessing.items() if k != "kind"}
+        config = {k: v for k, v in model.config.items() if k != "arch"}
+        files["open_clip_config.json"] = _json({"model_cfg": config, "preprocess_cfg": preprocessing})
+    if model.preprocessing:
+        files["preprocessor_config.json"] = _json(model.preprocessing)
+    return {**files, **(model.tokenizer_spec.files if model.tokenizer_spec else {})}
+
+
+def _host_config(model: Model) -> dict[str, Any]:
+    if model.host.name == "transformers":
+        return {k: v for k, v in model.config.items() if k != "class"}
+    return {"architecture": model.config.get("arch"), "library": model.host.name}
+
+
+def quantization_config(model: Model) -> dict[str, Any]:
+    """The recipe in the shape of compressed-tensors' `quantization_config` (one group for each quantized tower)."""
+    groups = {
+        f"group_{i}": _group(model, tower, scheme)
+        for i, (tower, scheme) in enumerate(model.recipe.schemes.items())
+        if tower in model.towers and not scheme.is_float
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized" if groups else "dense",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [],
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+        "clipq_version": VERSION,
+    }
+
+
+def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
+    targets = [name for name in model.recipe.modules if model.host.tower_of(model.module, name) == tower]
+    return {
+        "targets": targets,
+        "weights": _arguments(scheme.weights, dynamic=False),
+        "input_activations": _arguments(scheme.activations, dynamic=True) if scheme.activations else None,
+        "output_activations": None,
+    }
+
+
+def _arguments(spec: QuantSpec, dynamic: bool) -> dict[str, Any]:
+    return {
+        "num_bits": spec.bits,
+        "type": "int",
+        "symmetric": spec.symmetric,
+        "strategy": spec.granularity,
+        "group_size": spec.group_size,
+        "dynamic": dynamic,
+    }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

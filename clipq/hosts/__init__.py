@@ -1,0 +1,32 @@
+"""The libraries whose models clipq understands; `find_host` says which one made a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..errors import QuantizationError, unknown_name
+from .base import Host
+from .open_clip import OpenClipHost
+from .timm import TimmHost
+from .transformers import TransformersHost
+
+HOSTS: dict[str, Host] = {host.name: host for host in (OpenClipHost(), TransformersHost(), TimmHost())}
+
+__all__ = ["HOSTS", "Host", "find_host", "host_named"]
+
+
+def find_host(module: nn.Module) -> Host:
+    """The host of `module`. Raises `QuantizationError` for a model of no known library."""
+    for host in HOSTS.values():
+        if host.recognises(module):
+            return host
+    raise QuantizationError(
+        f"{type(module).__module__}.{type(module).__qualname__} is not a model clipq knows. It takes models of "
+        f"{', '.join(HOSTS)}: an open_clip CLIP, a transformers CLIP, SigLIP, ViT, DeiT or DINOv2, a timm vision transformer."
+    )
+
+
+def host_named(name: str) -> Host:
+    if name not in HOSTS:
+        raise unknown_name("host library", name, HOSTS)
+    return HOSTS[name]

@@ -1,0 +1,89 @@
+"""What clipq must know of a library whose models it quantizes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..blocks import BlockNames
+
+
+class Host(ABC):
+    """One library: where its towers and blocks are, how they are called, how a model is rebuilt from its config."""
+
+    name: str
+    blocks: Mapping[str, BlockNames]
+
+    @abstractmethod
+    def recognises(self, module: nn.Module) -> bool:
+        """Whether `module` is a model of this library."""
+
+    @abstractmethod
+    def towers(self, module: nn.Module) -> tuple[str, ...]:
+        """The towers of `module`: ("image", "text") or one of them."""
+
+    @abstractmethod
+    def tower_of(self, module: nn.Module, name: str) -> str | None:
+        """The tower to which the tensor or submodule called `name` belongs; None for what is in neither."""
+
+    @abstractmethod
+    def kept_float(self, module: nn.Module, name: str) -> str | None:
+        """Why the matrix weight or submodule called `name` stays float, or None if it is to be quantized."""
+
+    @abstractmethod
+    def encode_image(self, module: nn.Module, pixels: Tensor) -> Tensor:
+        """[batch, 3, height, width] to [batch, width], not normalized."""
+
+    @abstractmethod
+    def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
+        """[batch, context] token ids to [batch, width], not normalized."""
+
+    @abstractmethod
+    def config(self, module: nn.Module) -> dict[str, Any]:
+        """Everything needed to build the architecture again, as JSON values. Raises `ClipqError` if it cannot be told."""
+
+    @abstractmethod
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """The architecture with its parameters on the meta device and its buffers in place."""
+
+    @abstractmethod
+    def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
+        """The image preprocessing that `module` itself knows of, as `clipq.preprocessing` reads it, or None."""
+
+    def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
+        """[channels, height, width] that the image tower takes, or None if it cannot be told."""
+        return None
+
+    def context_length(self, module: nn.Module) -> int | None:
+        """How many tokens the text tower reads, or None where there is no text tower."""
+        return None
+
+
+def build_skeleton(make: Callable[[], nn.Module]) -> nn.Module:
+    """The model that `make` builds, for inference, its parameters on the meta device; buffers (masks, ids) are real.
+
+    An architecture that runs a part of itself while it is built (a convolutional stem measuring its output), or that
+    computes buffers from parameters, cannot be built on the meta device; it is built for real.
+    """
+    from accelerate import init_empty_weights
+
+    with torch.no_grad():
+        try:
+            with init_empty_weights(include_buffers=False):
+                model = make()
+            if not any(buffer.is_meta for buffer in _computed_buffers(model)):
+                return model.eval()
+        except RuntimeError:
+            pass
+        return make().eval()
+
+
+def _computed_buffers(model: nn.Module) -> Iterator[Tensor]:
+    for module in model.modules():
+        for name in module._non_persistent_buffers_set:
+            if (buffer := module._buffers.get(name)) is not None:
+                yield buffer

@@ -1,0 +1,139 @@
+"""open_clip: CLIP, CustomTextCLIP and CoCa, with native towers, timm trunks or Hugging Face text towers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..blocks import BlockNames
+from ..errors import ClipqError, SchemeError
+from ..state import slots
+from .base import Host, build_skeleton
+from .timm import TIMM_BLOCKS
+from .transformers import TRANSFORMERS_BLOCKS
+
+_NATIVE = BlockNames(
+    ln_1="ln_1",
+    attention="attn",
+    qkv=("attn.in_proj_weight",),
+    out_proj="attn.out_proj.weight",
+    ls_1="ls_1",
+    ln_2="ln_2",
+    fc1="mlp.c_fc.weight",
+    act="mlp.gelu",
+    fc2="mlp.c_proj.weight",
+    ls_2="ls_2",
+)
+_NEITHER = ("logit_scale", "logit_bias")
+_PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
+
+
+class OpenClipHost(Host):
+    name = "open_clip"
+    blocks = {
+        "ResidualAttentionBlock": _NATIVE,
+        "CustomResidualAttentionBlock": _NATIVE,
+        **TIMM_BLOCKS,
+        **TRANSFORMERS_BLOCKS,
+    }
+
+    def recognises(self, module: nn.Module) -> bool:
+        parts = hasattr(module, "visual") and (hasattr(module, "transformer") or hasattr(module, "text"))
+        return parts and hasattr(module, "encode_image") and hasattr(module, "encode_text")
+
+    def towers(self, module: nn.Module) -> tuple[str, ...]:
+        return ("image", "text")
+
+    def tower_of(self, module: nn.Module, name: str) -> str | None:
+        if name.startswith("visual"):
+            return "image"
+        # CoCa's captioning decoder is in neither tower: embeddings do not pass through it.
+        return None if name in _NEITHER or name.startswith("text_decoder") else "text"
+
+    def kept_float(self, module: nn.Module, name: str) -> str | None:
+        if any(name == projection or name.startswith(f"{projection}.") for projection in _PROJECTIONS):
+            return "output projection"
+        return "captioning decoder" if name.startswith("text_decoder") else None
+
+    def encode_image(self, module: nn.Module, pixels: Tensor) -> Tensor:
+        return module.encode_image(pixels, normalize=False)
+
+    def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
+        return module.encode_text(tokens, normalize=False)
+
+    def config(self, module: nn.Module) -> dict[str, Any]:
+        for arch, config in _candidates(module):
+            if _same_architecture(module, self.build(config)):
+                return {"arch": arch, **config}
+        raise ClipqError(
+            "the architecture of this open_clip model is none of open_clip's named ones, so its file could not be read "
+            "back. Load it through clipq.load(name, precision='fp32'), or give its configuration: "
+            "clipq.Model(model, config=model_cfg)."
+        )
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        import open_clip
+
+        config = deepcopy({k: v for k, v in config.items() if k != "arch"})
+        custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
+        name = ("CoCa" if "multimodal_cfg" in config else "CustomTextCLIP") if custom else "CLIP"
+        config.get("vision_cfg", {}).update(_untrained(config["vision_cfg"]))
+        known = inspect.signature(getattr(open_clip, name)).parameters
+        if unknown := sorted(set(config) - set(known)):
+            raise SchemeError(f"open_clip's {name} takes no {', '.join(unknown)}; the configuration is for another version.")
+        return build_skeleton(lambda: getattr(open_clip, name)(**deepcopy(config)))
+
+    def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
+        from open_clip.model import get_model_preprocess_cfg
+
+        settings = get_model_preprocess_cfg(module)
+        return {"kind": "open_clip", **settings} if "mean" in settings else None
+
+    def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
+        size = module.visual.image_size
+        return (3, *size) if isinstance(size, (tuple, list)) else (3, size, size)
+
+    def context_length(self, module: nn.Module) -> int | None:
+        return module.context_length if hasattr(module, "context_length") else module.text.context_length
+
+
+def _untrained(vision_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    return {"timm_model_pretrained": False} if vision_cfg.get("timm_model_name") else {}
+
+
+def _candidates(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    """open_clip's named configurations whose embedding width and image size are those of `module`."""
+    import open_clip
+
+    width = _embed_dim(module)
+    image_size = getattr(module.visual, "image_size", None)
+    for arch in open_clip.list_models():
+        config = open_clip.get_model_config(arch)
+        size = config["vision_cfg"].get("image_size", 224)
+        fits = image_size in (None, size, (size, size))
+        if config["embed_dim"] == width and fits and "hf_model_name" not in config["text_cfg"]:
+            yield arch, config
+
+
+def _embed_dim(module: nn.Module) -> int | None:
+    projection = module.text_projection if hasattr(module, "text_projection") else module.text.text_projection
+    if projection is None:
+        return getattr(module.visual, "output_dim", None)
+    return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[-1]
+
+
+def _same_architecture(module: nn.Module, candidate: nn.Module) -> bool:
+    """Same tensors of the same shapes, and the same activation functions (QuickGELU has no tensors)."""
+    if type(module) is not type(candidate):
+        return False
+    shapes = [{name: tuple(slot.tensor.shape) for name, slot in _float_slots(m)} for m in (module, candidate)]
+    acts = [[type(m).__name__ for m in model.modules() if "GELU" in type(m).__name__] for model in (module, candidate)]
+    return shapes[0] == shapes[1] and acts[0] == acts[1]
+
+
+def _float_slots(module: nn.Module) -> list[tuple[str, Any]]:
+    return [item for item in slots(module).items() if not item[0].endswith(("_scale", "_zero_point"))]

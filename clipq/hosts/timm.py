@@ -1,0 +1,79 @@
+"""timm: the image models built of vision_transformer's `Block`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..blocks import BlockNames
+from ..errors import QuantizationError
+from .base import Host, build_skeleton
+
+_BLOCK = BlockNames(
+    ln_1="norm1",
+    attention="attn",
+    qkv=("attn.qkv.weight",),
+    out_proj="attn.proj.weight",
+    ls_1="ls1",
+    ln_2="norm2",
+    fc1="mlp.fc1.weight",
+    act="mlp.act",
+    fc2="mlp.fc2.weight",
+    ls_2="ls2",
+)
+TIMM_BLOCKS = {"Block": _BLOCK}
+
+
+class TimmHost(Host):
+    name = "timm"
+    blocks = TIMM_BLOCKS
+
+    def recognises(self, module: nn.Module) -> bool:
+        return type(module).__module__.startswith("timm.") and hasattr(module, "forward_features")
+
+    def towers(self, module: nn.Module) -> tuple[str, ...]:
+        return ("image",)
+
+    def tower_of(self, module: nn.Module, name: str) -> str | None:
+        return "image"
+
+    def kept_float(self, module: nn.Module, name: str) -> str | None:
+        classifier = module.pretrained_cfg.get("classifier") or "head"
+        return "classifier head" if name == classifier or name.startswith(f"{classifier}.") else None
+
+    def encode_image(self, module: nn.Module, pixels: Tensor) -> Tensor:
+        return module.forward_head(module.forward_features(pixels), pre_logits=True)
+
+    def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
+        raise QuantizationError("timm models have no text tower; only encode_image works.")
+
+    def config(self, module: nn.Module) -> dict[str, Any]:
+        settings = module.pretrained_cfg
+        return {
+            "arch": settings["architecture"],
+            "num_classes": module.num_classes,
+            "global_pool": getattr(module, "global_pool", ""),
+            "img_size": _image_size(module),
+        }
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        import timm
+
+        options = {k: config[k] for k in ("num_classes", "global_pool", "img_size") if config.get(k) is not None}
+        return build_skeleton(lambda: timm.create_model(config["arch"], pretrained=False, **options))
+
+    def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
+        return (3, *(_image_size(module) or module.pretrained_cfg["input_size"][1:]))
+
+    def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
+        from timm.data import resolve_model_data_config
+
+        settings = resolve_model_data_config(module)
+        return {"kind": "timm", **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}
+
+
+def _image_size(module: nn.Module) -> list[int] | None:
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    return None if size is None else list(size)

@@ -1,0 +1,135 @@
+"""transformers: CLIP, SigLIP and SigLIP 2 with both towers or one, and the plain image models ViT, DeiT, DINOv2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..blocks import BlockNames
+from ..errors import CheckpointError, QuantizationError
+from .base import Host, build_skeleton
+
+_SEPARATE = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
+
+
+def _names(ln_1: str, attention: str, out_proj: str, ln_2: str, scales: tuple[str, str] | None = None) -> BlockNames:
+    return BlockNames(
+        ln_1=ln_1,
+        attention=attention,
+        qkv=tuple(f"{attention}.{part}" for part in _SEPARATE),
+        out_proj=f"{attention}.{out_proj}.weight",
+        ln_2=ln_2,
+        fc1="mlp.fc1.weight",
+        act="mlp.activation_fn",
+        fc2="mlp.fc2.weight",
+        ls_1=scales[0] if scales else None,
+        ls_2=scales[1] if scales else None,
+    )
+
+
+_CLIP = _names("layer_norm1", "self_attn", "out_proj", "layer_norm2")
+_VIT = _names("layernorm_before", "attention", "o_proj", "layernorm_after")
+_DINO = _names("norm1", "attention", "o_proj", "norm2", ("layer_scale1", "layer_scale2"))
+TRANSFORMERS_BLOCKS = {
+    "CLIPEncoderLayer": _CLIP,
+    "SiglipEncoderLayer": _CLIP,
+    "Siglip2EncoderLayer": _CLIP,
+    "ViTLayer": _VIT,
+    "DeiTLayer": _VIT,
+    "Dinov2Layer": _DINO,
+}
+_IMAGE = ("vision_model", "visual_projection")
+_TEXT = ("text_model", "text_projection")
+_HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
+
+
+class TransformersHost(Host):
+    name = "transformers"
+    blocks = TRANSFORMERS_BLOCKS
+
+    def recognises(self, module: nn.Module) -> bool:
+        return type(module).__module__.startswith("transformers.") and hasattr(module, "config")
+
+    def towers(self, module: nn.Module) -> tuple[str, ...]:
+        kind = type(module).__name__
+        if hasattr(module, "get_image_features") and hasattr(module, "get_text_features"):
+            return ("image", "text")
+        return ("text",) if "Text" in kind else ("image",)
+
+    def tower_of(self, module: nn.Module, name: str) -> str | None:
+        towers = self.towers(module)
+        if len(towers) == 1:
+            return towers[0]
+        first = name.partition(".")[0]
+        return "image" if first in _IMAGE else "text" if first in _TEXT else None
+
+    def kept_float(self, module: nn.Module, name: str) -> str | None:
+        parts = name.split(".")
+        if parts[0] in _HEADS:
+            return "output projection" if "projection" in parts[0] else "classifier head"
+        # SigLIP's text projection is called `head` and belongs to the text tower.
+        if parts[:2] == ["text_model", "head"] or (parts[0] == "head" and self.towers(module) == ("text",)):
+            return "output projection"
+        return "position embedding" if "position_embedding" in parts else None
+
+    def encode_image(self, module: nn.Module, pixels: Tensor | Mapping[str, Tensor]) -> Tensor:
+        inputs = pixels if isinstance(pixels, Mapping) else {"pixel_values": pixels}
+        if hasattr(module, "get_image_features"):
+            return _features(module.get_image_features(**inputs))
+        output = module.base_model(**inputs)
+        if hasattr(output, "image_embeds"):
+            return output.image_embeds
+        if _pools(module):
+            return output.pooler_output
+        return output.last_hidden_state[:, 0]
+
+    def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
+        if self.towers(module) == ("image",):
+            raise QuantizationError(f"{type(module).__name__} has no text tower; only encode_image works.")
+        if hasattr(module, "get_text_features"):
+            return _features(module.get_text_features(input_ids=tokens))
+        output = module(input_ids=tokens)
+        return output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
+
+    def config(self, module: nn.Module) -> dict[str, Any]:
+        return {"class": type(module).__name__, "model_type": module.config.model_type, **_json(module.config.to_dict())}
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        import transformers
+
+        values = dict(config)
+        kind = getattr(transformers, str(values.pop("class", "")), None)
+        if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+            raise CheckpointError(f"{config.get('class')!r} is not a model class of transformers {transformers.__version__}.")
+        settings = kind.config_class.from_dict({k: v for k, v in values.items() if k != "dtype"})
+        return build_skeleton(lambda: kind(settings))
+
+    def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
+        return None
+
+    def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
+        settings = getattr(module.config, "vision_config", module.config)
+        size = getattr(settings, "image_size", None)  # SigLIP 2 NaFlex takes patches of any size and has none
+        return None if size is None else (3, size, size)
+
+    def context_length(self, module: nn.Module) -> int | None:
+        settings = getattr(module.config, "text_config", module.config)
+        return getattr(settings, "max_position_embeddings", None)
+
+
+def _pools(module: nn.Module) -> bool:
+    """CLIP's and SigLIP's vision models pool by themselves; a plain ViT's embedding is its class token."""
+    return type(module).__name__.startswith(("CLIP", "Siglip"))
+
+
+def _features(output: Any) -> Tensor:
+    """transformers 5 returns an object from get_image_features, transformers 4 the tensor itself."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _json(values: Mapping[str, Any]) -> dict[str, Any]:
+    import json
+
+    return json.loads(json.dumps(values, default=str))

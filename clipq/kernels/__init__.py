@@ -1,0 +1,48 @@
+"""The int8 linear: which implementation runs where, and why.
+
+A kernel is a class that packs a `LinearWeights` for its machine when constructed and maps [..., in] to [..., out] when
+called. `KERNELS` lists them from best to most general; the first one that supports the device and the scheme runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import unknown_name
+from .cpu import NativeLinear
+from .int_mm import IntMMLinear
+from .reference import ReferenceLinear, WeightOnlyLinear
+from .weights import LinearWeights
+
+Kernel = Callable[[Tensor], Tensor]
+KERNELS = {kernel.name: kernel for kernel in (WeightOnlyLinear, NativeLinear, IntMMLinear, ReferenceLinear)}
+
+__all__ = ["KERNELS", "Kernel", "LinearWeights", "chosen", "pack", "why"]
+
+
+def pack(weights: LinearWeights, kernel: str | None = None) -> Kernel:
+    """Pack `weights` for the best kernel of their device and scheme, or for the one named."""
+    name = kernel or chosen(weights.device, weights)
+    if name not in KERNELS:
+        raise unknown_name("kernel", name, KERNELS)
+    return KERNELS[name](weights)
+
+
+def chosen(device: torch.device, weights: LinearWeights | None = None) -> str:
+    """The kernel that runs on `device` for `weights` (None: for the default scheme, W8A8 dynamic)."""
+    for name, kernel in KERNELS.items():
+        if weights is None and kernel is WeightOnlyLinear:
+            continue
+        if kernel.obstacle(device) is None and (weights is None or kernel.fits(weights)):
+            return name
+    return ReferenceLinear.name
+
+
+def why(device: torch.device) -> dict[str, str]:
+    """For each W8A8 kernel, "chosen", "available", or what is missing for it on `device`."""
+    best = chosen(device)
+    names = [name for name in KERNELS if name != WeightOnlyLinear.name]
+    return {name: "chosen" if name == best else KERNELS[name].obstacle(device) or "available" for name in names}

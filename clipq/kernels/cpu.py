@@ -1,0 +1,32 @@
+"""W8A8 through clipq's own native library on the CPU: exact int32 sums on every instruction set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import native
+from .weights import LinearWeights
+
+
+class NativeLinear:
+    """Row quantization, integer product and dequantization in one call of the native library."""
+
+    name = "native"
+
+    def __init__(self, weights: LinearWeights, path: str | None = None):
+        symmetric = weights.activations.symmetric
+        self._packed = native.PackedLinear(weights.qweight, weights.row_scale(), weights.bias, symmetric, path)
+
+    @staticmethod
+    def obstacle(device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return "the native library computes on the CPU"
+        return None if native.available() else native.why_not()
+
+    @staticmethod
+    def fits(weights: LinearWeights) -> bool:
+        return weights.row_scaled and weights.activations is not None and weights.activations.granularity == "token"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._packed(x)

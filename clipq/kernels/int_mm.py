@@ -1,0 +1,60 @@
+"""W8A8 through `torch._int_mm`: oneDNN on x86 CPUs with int8 dot products (VNNI, AMX), cuBLASLt on CUDA.
+
+Without those instructions torch runs a scalar loop, tens of times slower than float32, so the kernel is not offered there.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import functional
+from ..machine import cpu_flags
+from .weights import LinearWeights
+
+_DOT_PRODUCTS = {"avx512_vnni", "amx_int8"}
+_CUDA_MIN_ROWS = 17  # cuBLASLt's int8 product refuses 16 rows and fewer
+_CUDA_MULTIPLE = 8  # ... and inner or outer sizes that are no multiple of this
+
+
+class IntMMLinear:
+    """Integer product first, then y = scale_x scale_w (q_x q_w - zero_point_x sum(q_w)) + bias in float32."""
+
+    name = "int_mm"
+
+    def __init__(self, weights: LinearWeights):
+        self.activations = weights.activations
+        self.qweight = weights.qweight
+        self.scale = weights.row_scale()
+        # The zero point is the same for a whole row of x, so its product with the weights is one sum per channel.
+        self.offset = self.scale * weights.qweight.sum(dim=1, dtype=torch.int64).float()
+        self.bias = None if weights.bias is None else weights.bias.float()
+
+    @staticmethod
+    def obstacle(device: torch.device) -> str | None:
+        if device.type == "cuda" or (device.type == "cpu" and cpu_flags() & _DOT_PRODUCTS):
+            return None
+        return f"torch._int_mm is fast only on CUDA and on CPUs with one of {', '.join(sorted(_DOT_PRODUCTS))}"
+
+    @staticmethod
+    def fits(weights: LinearWeights) -> bool:
+        cuda_shape = all(size % _CUDA_MULTIPLE == 0 for size in weights.qweight.shape)
+        return weights.row_scaled and weights.activations is not None and (weights.device.type != "cuda" or cuda_shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        scale, zero_point = functional.choose_qparams(rows, self.activations)
+        product = self._product(functional.quantize(rows, scale, zero_point, self.activations))
+        y = product * scale * self.scale
+        if not self.activations.symmetric:
+            y -= (scale * zero_point) * self.offset
+        if self.bias is not None:
+            y += self.bias
+        return y.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+    def _product(self, q: Tensor) -> Tensor:
+        missing = max(_CUDA_MIN_ROWS - q.shape[0], 0) if q.is_cuda else 0
+        if missing:
+            return torch._int_mm(F.pad(q, (0, 0, 0, missing)), self.qweight.t())[: q.shape[0]]
+        return torch._int_mm(q, self.qweight.t())

@@ -1,0 +1,54 @@
+"""The reference kernels in plain torch: any device, any scheme, no promise of speed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import functional
+from .weights import LinearWeights
+
+
+class ReferenceLinear:
+    """Quantize and dequantize the activations, multiply in float32 by the dequantized weights: the numbers' definition."""
+
+    name = "reference"
+
+    def __init__(self, weights: LinearWeights):
+        self.weights = weights
+
+    @staticmethod
+    def obstacle(device: torch.device) -> str | None:
+        return None
+
+    @staticmethod
+    def fits(weights: LinearWeights) -> bool:
+        return weights.activations is not None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        bias = self.weights.bias
+        rows = functional.fake_quantize(x, self.weights.activations)
+        y = F.linear(rows, self.weights.dequantized(), None if bias is None else bias.float())
+        return y.to(x.dtype)
+
+
+class WeightOnlyLinear:
+    """W8A16: dequantize the weights to the activations' precision, then the float product."""
+
+    name = "dequantize"
+
+    def __init__(self, weights: LinearWeights):
+        self.weights = weights
+
+    @staticmethod
+    def obstacle(device: torch.device) -> str | None:
+        return None
+
+    @staticmethod
+    def fits(weights: LinearWeights) -> bool:
+        return weights.activations is None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        bias = self.weights.bias
+        return F.linear(x, self.weights.dequantized().to(x.dtype), None if bias is None else bias.to(x.dtype))

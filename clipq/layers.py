@@ -1,0 +1,149 @@
+"""The quantized modules: `QLinear`, `QPatchEmbed`, `QEmbedding`. Buffers, no tensor subclasses, no gradient.
+
+The int8 buffer is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
+too), transformers reads `patch_embedding.weight.dtype`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import functional, kernels
+from .schemes import QuantSpec, Scheme
+
+
+class QuantizedModule(nn.Module):
+    """An int8 `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
+
+    `compute_dtype` is the precision of what surrounds the layer. A weight on the meta device gives empty tensors of
+    the right shapes, to be assigned by the checkpoint reader.
+    """
+
+    def __init__(self, weight: Tensor, spec: QuantSpec, name: str):
+        super().__init__()
+        self.spec = spec
+        self.compute_dtype = weight.dtype
+        rows = weight.detach().reshape(weight.shape[0], -1)
+        q, scale, zero_point = _empty(rows, spec) if weight.is_meta else functional.quantize_weight(rows, spec, name)
+        self.register_buffer("qweight", q.reshape(weight.shape))
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_zero_point", zero_point)
+
+    def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
+        rows = self.qweight.reshape(self.qweight.shape[0], -1)
+        return kernels.LinearWeights(rows, self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that the int8 one stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
+
+    @property
+    def int8_original_dtype(self) -> torch.dtype:
+        return self.compute_dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
+        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
+        scale = self.weight_scale
+        super()._apply(fn, recurse)
+        if self.weight_scale.dtype != scale.dtype:
+            self.weight_scale = scale.to(self.weight_scale.device)
+        self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
+        return self
+
+
+def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None]:
+    scale = functional.choose_qparams(rows, spec)[0]
+    return torch.empty_like(rows, dtype=torch.int8), scale, None if spec.symmetric else scale.to(torch.int8)
+
+
+class QLinear(QuantizedModule):
+    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+
+    Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
+    (reference); scale and bias are applied in float32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme, name: str = "weight"):
+        super().__init__(weight, scheme.weights, name)
+        self.out_features, self.in_features = weight.shape[0], weight[0].numel()
+        self.activations = scheme.activations
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.forced_kernel: str | None = None
+        self._kernel: kernels.Kernel | None = None
+
+    @classmethod
+    def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
+        return cls(linear.weight, linear.bias, scheme, f"{name}.weight")
+
+    def use_kernel(self, name: str | None) -> None:
+        """Force a kernel by name, or let the device and the scheme decide (None)."""
+        self.forced_kernel, self._kernel = name, None
+
+    @property
+    def kernel(self) -> kernels.Kernel:
+        """The packed kernel, made at the first call and dropped when the module moves."""
+        if self._kernel is None:
+            self._kernel = kernels.pack(self.kernel_weights(self.bias, self.activations), self.forced_kernel)
+        return self._kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernel(x)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QLinear:
+        self._kernel = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernel": None}  # packed for this process and machine; packed again after a copy
+
+    def extra_repr(self) -> str:
+        mode = "weight-only" if self.activations is None else f"activations={self.activations}"
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
+
+
+class QPatchEmbed(QLinear):
+    """A patch embedding: a convolution whose kernel is its stride, as one int8 product over the patches.
+
+    Maps [batch, channels, height, width] to [batch, out, height // patch, width // patch] in `compute_dtype`.
+    """
+
+    @classmethod
+    def from_float(cls, conv: nn.Conv2d, scheme: Scheme, name: str = "conv") -> QPatchEmbed:
+        return cls(conv.weight, conv.bias, scheme, f"{name}.weight")
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a convolution over patches that neither overlap nor leave gaps."""
+        return (
+            type(module) is nn.Conv2d
+            and module.kernel_size == module.stride
+            and module.padding in ((0, 0), "valid")
+            and module.dilation == (1, 1)
+            and module.groups == 1
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.qweight.shape[2:]
+        height, width = x.shape[2] // down, x.shape[3] // across
+        x = x[:, :, : height * down, : width * across].to(self.compute_dtype)
+        patches = x.reshape(x.shape[0], x.shape[1], height, down, width, across).permute(0, 2, 4, 1, 3, 5)
+        y = self.kernel(patches.reshape(x.shape[0], height * width, self.in_features))
+        return y.transpose(1, 2).reshape(x.shape[0], self.out_features, height, width)
+
+
+class QEmbedding(QuantizedModule):
+    """An `nn.Embedding` [rows, width] in int8 with one scale a row: gather, then dequantize what was gathered."""
+
+    @classmethod
+    def from_float(cls, embedding: nn.Embedding, scheme: Scheme, name: str = "embedding") -> QEmbedding:
+        return cls(embedding.weight, scheme.embeddings, f"{name}.weight")
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return (F.embedding(ids, self.qweight) * F.embedding(ids, self.weight_scale)).to(self.compute_dtype)

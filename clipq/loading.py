@@ -1,0 +1,141 @@
+"""`load`: from a name or a path to a `Model` in the precision asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import registry
+from .checkpoints import read, save
+from .errors import CheckpointError, DownloadError, SchemeError
+from .header import MODEL_FILE, VERSION_KEY, locate
+from .models import Model
+from .quantization import quantize
+from .registry import Entry
+from .schemes import PRECISIONS, Precisions, Scheme, per_tower
+from .sources import load_open_clip, load_transformers
+
+_DEFAULT = "int8"
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    precision: Precisions = _DEFAULT,
+    *,
+    pretrained: str | None = None,
+    device: str | torch.device = "cpu",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Load a CLIP-like model in `precision` onto `device`.
+
+    `name_or_path`, in the order in which it is looked for:
+    - a clipq file or folder (its own precision holds if it is quantized);
+    - a folder of open_clip ("local-dir:PATH" or PATH) or of transformers;
+    - with `pretrained`: an open_clip architecture; `pretrained` is one of its tags or a file of weights;
+    - a zoo name: "ViT-B-32", "ViT-B-32/openai", "clipq-tiny" (`clipq.list_models()`);
+    - "ARCH/TAG" of open_clip, or open_clip's "hf-hub:ORG/NAME";
+    - a transformers id, "ORG/NAME".
+
+    `precision`: a name ("int8", "int8-weight-only", "fp32", "fp16", "bf16"), a `Scheme`, or {"image": ..., "text": ...}.
+    Raises a `ClipqError`: `UnknownNameError`, `CheckpointError`, `DownloadError`.
+    """
+    schemes = per_tower(precision)
+    device = torch.device(device)
+    path = Path(name_or_path)
+    if _is_clipq(path):
+        return _from_file(path, precision, device)
+    if pretrained is None and registry.is_known(str(name_or_path)):
+        return _from_zoo(registry.find(str(name_or_path)), precision, schemes, device, cache_dir)
+    find = load_transformers if _is_transformers(path, str(name_or_path)) else load_open_clip
+    model = find(str(name_or_path), pretrained=pretrained, cache_dir=cache_dir)
+    model.module.to(device)
+    return _to_precision(model, precision)
+
+
+def _is_clipq(path: Path) -> bool:
+    """A file is taken for clipq's by its suffix; a folder by its model file having clipq's mark in the header."""
+    if path.is_dir():
+        file = path / MODEL_FILE
+        return file.is_file() and VERSION_KEY.encode() in _head(file)
+    return path.suffix == ".safetensors"
+
+
+def _head(file: Path, limit: int = 1 << 24) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(min(int.from_bytes(stream.read(8), "little"), limit))
+
+
+def _is_transformers(path: Path, name: str) -> bool:
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file()
+    from open_clip import list_models
+
+    org, slash, _ = name.partition("/")
+    return bool(slash) and ":" not in org and org not in list_models()
+
+
+def _from_file(path: Path, precision: Precisions, device: torch.device) -> Model:
+    model = read(locate(path), device)
+    if all(scheme.is_float for scheme in model.recipe.schemes.values()):
+        return _to_precision(model, precision)
+    if precision != _DEFAULT and per_tower(precision) != {**per_tower(precision), **model.recipe.schemes}:
+        raise SchemeError(
+            f"{path} holds {model.precision_name}; {precision!r} cannot be made of it. "
+            "Leave out precision, or load the float model it was made from."
+        )
+    return model
+
+
+def _to_precision(model: Model, precision: Precisions) -> Model:
+    wanted = {tower: scheme for tower, scheme in per_tower(precision).items() if tower in model.towers}
+    return model if wanted == model.recipe.schemes else quantize(model, precision)
+
+
+def _from_zoo(
+    entry: Entry, precision: Precisions, schemes: dict[str, Scheme], device: torch.device, cache_dir: str | os.PathLike[str] | None
+) -> Model:
+    name = precision if isinstance(precision, str) else None
+    artefact = registry.artefact(entry, name) if name else None
+    if artefact is not None and artefact.published:
+        return read(registry.fetch(artefact, cache_dir), device)
+    base = _embedded_base(entry, cache_dir)
+    if base is not None:
+        return _to_precision(read(base, device), precision)
+    make = _base_loader(entry, cache_dir)
+    if all(scheme.is_float for scheme in schemes.values()):
+        model = make()
+        model.module.to(device)
+        return _to_precision(model, precision)
+    return read(_built(entry, precision, schemes, make, cache_dir), device)
+
+
+def _embedded_base(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The embedded float file of an embedded model: its base weights."""
+    floats = [a for a in entry.artefacts if a.embedded and a.precision in PRECISIONS and PRECISIONS[a.precision].is_float]
+    return registry.fetch(floats[0], cache_dir) if floats else None
+
+
+def _base_loader(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Callable[[], Model]:
+    return lambda: load_open_clip(entry.arch, pretrained=entry.tag, cache_dir=cache_dir, entry=entry)
+
+
+def _built(
+    entry: Entry, precision: Precisions, schemes: dict[str, Scheme], make: Callable[[], Model],
+    cache_dir: str | os.PathLike[str] | None,
+) -> Path:
+    """The file quantized on this machine from the base weights; made, and said so, at the first use."""
+    key = precision if isinstance(precision, str) else repr(sorted((k, s.to_dict()) for k, s in schemes.items()))
+    path = registry.built_path(entry, key, cache_dir)
+    if path.exists():
+        return path
+    print(f"clipq: no published {key} file of {entry.name}; quantizing its base weights, cached at {path}", file=sys.stderr)
+    try:
+        return save(quantize(make(), precision), path)
+    except OSError as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise CheckpointError(f"{path} cannot be written: {error}. Give cache_dir= a folder that can.") from error

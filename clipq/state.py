@@ -1,0 +1,70 @@
+"""The tensors of a model under their names on disk: the host's own, with the suffixes of compressed-tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers import QuantizedModule
+
+_ON_DISK = {"qweight": "weight", "weight_scale": "weight_scale", "weight_zero_point": "weight_zero_point"}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor of the file belongs: an attribute of a module."""
+
+    module: nn.Module
+    attribute: str
+    is_parameter: bool
+
+    @property
+    def tensor(self) -> Tensor:
+        return getattr(self.module, self.attribute)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.attribute == "qweight"
+
+    def assign(self, tensor: Tensor) -> None:
+        value = nn.Parameter(tensor, requires_grad=False) if self.is_parameter else tensor
+        setattr(self.module, self.attribute, value)
+
+
+def slots(model: nn.Module) -> dict[str, Slot]:
+    """Every parameter and persistent buffer of `model`, by its name on disk.
+
+    `fc1.qweight` is `fc1.weight`; the fused projection's `attn.in_proj.qweight` is `attn.in_proj_weight`, as in the host.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        for attribute, tensor in _own_tensors(module):
+            found[_disk_name(path, module, attribute)] = Slot(module, attribute, isinstance(tensor, nn.Parameter))
+    return found
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    buffers = {k: v for k, v in module._buffers.items() if k not in module._non_persistent_buffers_set}
+    return [(name, tensor) for name, tensor in {**module._parameters, **buffers}.items() if tensor is not None]
+
+
+def _disk_name(path: str, module: nn.Module, attribute: str) -> str:
+    if isinstance(module, QuantizedModule):
+        attribute = _ON_DISK.get(attribute, attribute)
+        if path.endswith(".in_proj"):
+            return f"{path}_{attribute}"
+    return f"{path}.{attribute}" if path else attribute
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 (hex) over the names, dtypes, shapes and bytes of all tensors of `model`."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, slot in sorted(slots(model).items()):
+        tensor = slot.tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

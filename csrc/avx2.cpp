@@ -1,0 +1,32 @@
+// AVX2: 6 x 16 tile. There is no exact int8 product before VNNI (vpmaddubsw saturates at int16), so weights are widened
+// to int16 in registers and vpmaddwd adds pairs exactly into int32: 2 x 6 accumulators, 2 weights, 1 activation, 1 product.
+#include <immintrin.h>
+
+#include "gemm.h"
+
+namespace {
+
+struct Avx2 {
+    static constexpr int LANES = 8, GROUP = 2, TILE = 6, VECTORS = 2, OFFSET = 0;
+    typedef int32_t Ints __attribute__((vector_size(32)));
+    typedef float Floats __attribute__((vector_size(32)));
+    using Act = int16_t;
+    using Acts = __m256i;
+    using Weights = __m256i;
+
+    static Weights weights(const int8_t* p) {
+        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    }
+    static Acts acts(const int16_t* p) {
+        int32_t pair;
+        memcpy(&pair, p, sizeof pair);
+        return _mm256_set1_epi32(pair);
+    }
+    static void dot(Ints& sum, Acts a, Weights w) { sum += reinterpret_cast<Ints>(_mm256_madd_epi16(a, w)); }
+};
+
+}  // namespace
+
+namespace clipq {
+const Kernel kernel_avx2 = Gemm<Avx2>::kernel();
+}  // namespace clipq

@@ -1,0 +1,44 @@
+// What one instruction set offers: a table of functions, filled by gemm.h compiled with that instruction set's flags.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace clipq {
+
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Quantized rows of x as the kernel wants to read them, in scratch memory of one call.
+struct Rows {
+    void* acts;           // kernel's own element type, row_stride bytes a row
+    float* scale;         // [m]; NaN marks a row with a non-finite value
+    int32_t* zero_point;  // [m]
+};
+
+struct Linear {
+    Rows rows;
+    const uint8_t* packed;
+    const float* weight_scale;  // [n]
+    const float* bias;          // [n] or null
+    float* y;
+    int64_t ldy, n, k;
+};
+
+struct Kernel {
+    int tile_rows;   // rows of x a register tile covers
+    int panel_cols;  // output channels packed together
+    size_t (*packed_size)(int64_t n, int64_t k);
+    void (*pack)(const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
+    int64_t (*row_stride)(int64_t k);
+    // Rows [begin, end) of x.
+    void (*quantize)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin, int64_t end);
+    void (*quantize_int8)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
+                          int64_t end);
+    // Rows [row, row_end) times panels [panel, panel_end).
+    void (*multiply)(const Linear& job, int64_t row, int64_t row_end, int64_t panel, int64_t panel_end);
+};
+
+// One per instruction set; a set the compiler could not build is left out by the CLIPQ_HAVE_ macros (see api.cpp).
+extern const Kernel kernel_portable, kernel_avx2, kernel_avx_vnni, kernel_avx512_vnni;
+
+}  // namespace clipq

@@ -1,0 +1,25 @@
+// Any processor: plain loops, small enough for a compiler to keep in registers. Simple and right rather than fast.
+#include "gemm.h"
+
+namespace {
+
+struct Portable {
+    static constexpr int LANES = 4, GROUP = 2, TILE = 2, VECTORS = 2, OFFSET = 0;
+    typedef int32_t Ints __attribute__((vector_size(16)));
+    typedef float Floats __attribute__((vector_size(16)));
+    using Act = int16_t;
+    using Acts = const int16_t*;
+    using Weights = const int8_t*;
+
+    static Weights weights(const int8_t* p) { return p; }
+    static Acts acts(const int16_t* p) { return p; }
+    static void dot(Ints& sum, Acts a, Weights w) {
+        for (int l = 0; l < LANES; l++) sum[l] += a[0] * w[2 * l] + a[1] * w[2 * l + 1];
+    }
+};
+
+}  // namespace
+
+namespace clipq {
+const Kernel kernel_portable = Gemm<Portable>::kernel();
+}  // namespace clipq

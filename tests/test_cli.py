@@ -1,0 +1,440 @@
+"""The commands, run as a user would: mostly in this process, a few as real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import clipq
+from clipq.cli import main, show
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+}
+TASK = """
+name = "colours"
+version = 1
+[dataset]
+kind = "class-folder"
+[prompts]
+templates = ["a {c} square"]
+"""
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (30, 60, 220)}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A name that clipq.load takes: a tiny random CLIP in an open_clip folder."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    torch.manual_seed(0)
+    tensors = open_clip.CLIP(**CONFIG["model_cfg"]).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Class folders of little squares."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for i in range(4):
+            shade = tuple(min(255, value + 5 * i) for value in colour)
+            Image.new("RGB", (40, 36), shade).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("quantized") / "tiny.safetensors"
+    assert main(["quantize", model, "-o", str(path)]) == 0
+    return path
+
+
+def error_of(capsys) -> str:
+    """The one line that a failed command leaves on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("clipq: error: ")
+    return line
+
+
+# Usage and exit codes
+
+
+@pytest.mark.parametrize("command", ["list", "info", "quantize", "eval", "bench", "embed", "demo"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert f"usage: clipq {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["lst"],
+        ["quantize", "ViT-B-32"],
+        ["quantize", "ViT-B-32", "-o", "x.safetensors", "--precision", "int9"],
+        ["eval", "ViT-B-32"],
+        ["eval", "ViT-B-32", "--task", "x", "--limit", "0"],
+        ["bench", "ViT-B-32", "--batch-sizes", "1,two"],
+        ["info", "--no-such-option"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(argv, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    assert left.value.code == 2
+    assert "usage: clipq" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.split() == ["clipq", clipq.__version__]
+
+
+def test_an_unknown_model_is_one_line_and_exit_code_1(tmp_path, capsys):
+    assert main(["quantize", "ViT-B-23", "-o", str(tmp_path / "x.safetensors")]) == 1
+    assert "'ViT-B-32'" in error_of(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_task_is_found_before_a_model_is_loaded(capsys):
+    assert main(["eval", "no-such-model", "--task", "imagenet"]) == 1
+    assert "unknown task 'imagenet'" in error_of(capsys)
+
+
+def test_warnings_are_one_line(capsys, recwarn):
+    import warnings
+
+    from clipq.cli import _one_line_warnings
+    from clipq.errors import ClipqWarning
+
+    with _one_line_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("half of it stays float", ClipqWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == "clipq: warning: half of it stays float"
+    assert "UserWarning: something else" in err or any(str(w.message) == "something else" for w in recwarn)
+
+
+def test_sizes_and_counts_read_well():
+    assert [show.size(n) for n in (0, 999, 1000, 12_345_678, 2_500_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "12.3 MB",
+        "2.50 GB",
+    ]
+    assert [show.number(n) for n in (7, 1500, 151_277_313)] == ["7", "1.5 k", "151.3 M"]
+
+
+# list and info
+
+
+def test_list_shows_the_zoo(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in clipq.list_models())
+    assert "embedded" in out
+
+
+def test_list_as_json_is_the_registry(capsys):
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in found] == clipq.list_models()
+    assert all(entry["licence"] and entry["status"] for entry in found)
+
+
+def test_info_of_the_machine(capsys):
+    from clipq.machine import cores, versions
+
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["cores"] == cores()
+    assert found["versions"] == versions()
+    assert found["kernels on cpu"][found["kernel path on cpu"]] == "chosen"
+    assert main(["info"]) == 0
+    assert found["kernel path on cpu"] in capsys.readouterr().out
+
+
+def test_info_of_a_file(quantized, capsys):
+    assert main(["info", str(quantized), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["precision"] == {"image": "int8", "text": "int8"}
+    assert found["host"] == "open_clip"
+    assert found["bytes per dtype"]["I8"]
+    assert main(["info", str(quantized)]) == 0
+    assert "image: int8" in capsys.readouterr().out
+
+
+def test_info_of_a_file_needs_no_torch(quantized):
+    code = f"import sys\nfrom clipq.cli import main\nassert main(['info', {str(quantized)!r}]) == 0\n"
+    code += "assert not {'torch', 'numpy', 'open_clip', 'transformers'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all", b"\xff" * 64])
+def test_info_of_what_is_no_clipq_file(content, tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["info", str(path)]) == 1
+    assert "x.safetensors" in error_of(capsys)
+
+
+# quantize
+
+
+def test_quantize_writes_what_load_reads(model, quantized):
+    fp32, int8 = clipq.load(model, "fp32"), clipq.load(str(quantized))
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    a, b = fp32.encode_image(pixels, normalize=True), int8.encode_image(pixels, normalize=True)
+    assert int8.precision == {"image": "int8", "text": "int8"}
+    assert (a * b).sum(dim=-1).min() > 0.99
+
+
+def test_quantize_says_what_it_did(model, tmp_path, capsys):
+    path = tmp_path / "mixed.safetensors"
+    assert main(["quantize", model, "-o", str(path), "--text", "fp32", "--fallback", "fp32"]) == 0
+    out = capsys.readouterr().out
+    assert "100.0 %" in out
+    assert "left float" in out
+    assert "smaller" in out
+    assert clipq.load(str(path)).precision == {"image": "int8", "text": "fp32"}
+
+
+def test_quantize_overwrites_only_if_told_to(model, tmp_path, capsys):
+    path = tmp_path / "kept.safetensors"
+    path.write_bytes(b"precious")
+    assert main(["quantize", model, "-o", str(path)]) == 1
+    assert "--force" in error_of(capsys)
+    assert path.read_bytes() == b"precious"
+    assert main(["quantize", model, "-o", str(path), "--force"]) == 0
+    assert path.stat().st_size > 1000
+
+
+# eval
+
+
+@pytest.fixture
+def task(tmp_path) -> str:
+    path = tmp_path / "colours.toml"
+    path.write_text(TASK)
+    return str(path)
+
+
+def test_eval_reports_what_quantization_cost(model, pictures, task, tmp_path, capsys):
+    lines = tmp_path / "results.jsonl"
+    argv = ["eval", model, "--task", task, "--data", str(pictures), "--baseline", "-o", str(lines), "--json"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(lines.read_text())
+    assert found["n"] == 12
+    assert found["model"]["precision"] == {"image": "int8", "text": "int8"}
+    assert found["comparison"]["image_cosine"]["mean"] > 0.99
+    assert len(found["towers"]) == 4
+
+
+def test_eval_for_reading(model, pictures, task, capsys):
+    assert main(["eval", model, "--task", task, "--data", str(pictures), "--baseline", "--limit", "6"]) == 0
+    out = capsys.readouterr().out
+    assert "6 images, 3 classes" in out
+    assert all(words in out for words in ("top-1", "drop", "95 % interval", "McNemar", "recovery", "same top-1 answer"))
+
+
+def test_eval_without_baseline_compares_nothing(model, pictures, task, capsys):
+    assert main(["eval", model, "--task", task, "--data", str(pictures), "--precision", "fp32"]) == 0
+    assert "drop" not in capsys.readouterr().out
+
+
+def test_eval_of_a_folder_that_is_missing(model, task, tmp_path, capsys):
+    assert main(["eval", model, "--task", task, "--data", str(tmp_path / "nothing")]) == 1
+    assert "nothing" in error_of(capsys)
+
+
+# bench
+
+
+def test_bench_compares_with_fp32(model, capsys):
+    assert main(["bench", model, "--batch-sizes", "1,2", "--runs", "2", "--no-memory", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["tower"], row["batch_size"]) for row in found["rows"]] == [
+        ("image", 1), ("image", 2), ("text", 1), ("text", 2),
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert row["ms"]["min"] <= row["ms"]["median"] <= row["ms"]["max"]
+        assert row["speedup"] == pytest.approx(row["baseline_ms"]["median"] / row["ms"]["median"])
+        assert row["items_per_second"] == pytest.approx(1000 * row["batch_size"] / row["ms"]["median"])
+    assert found["baseline"]["precision"] == {"image": "fp32", "text": "fp32"}
+
+
+def test_bench_measures_memory_in_processes_of_their_own(model, capsys):
+    assert main(["bench", model, "--batch-sizes", "1", "--runs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "after loading" in out
+    assert "kernel path" in out
+
+
+# embed
+
+
+def embedded(path: Path) -> tuple[torch.Tensor, dict]:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("embeddings"), json.loads(file.metadata()["clipq"])
+
+
+def test_embed_keeps_names_and_order(model, pictures, tmp_path, capsys):
+    out = tmp_path / "pictures.safetensors"
+    assert main(["embed", model, str(pictures), "-o", str(out), "--batch-size", "5"]) == 0
+    matrix, about = embedded(out)
+    assert about["names"] == sorted(f"{name}/{i}.png" for name in COLOURS for i in range(4))
+    assert about["precision"] == {"image": "int8", "text": "int8"}
+    assert about["fingerprint"] == clipq.load(model).fingerprint()
+    assert matrix.dtype == torch.float32
+    torch.testing.assert_close(matrix.norm(dim=-1), torch.ones(12))
+    one = clipq.load(model)
+    pixels = one.preprocess(Image.open(pictures / about["names"][7]))[None]
+    torch.testing.assert_close(matrix[7:8], one.encode_image(pixels, normalize=True), atol=1e-5, rtol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures.safetensors"]
+
+
+def test_embed_leaves_broken_pictures_out_and_names_them(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "red").save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"\x89PNG no picture")
+    Image.new("RGB", (32, 32), "blue").save(folder / "c.png")
+    out = tmp_path / "out.safetensors"
+    argv = ["embed", model, str(folder), "-o", str(out), "--no-normalize"]
+    assert main(argv) == 0
+    err = capsys.readouterr().err
+    assert "b.png" in err
+    assert "1 of 3" in err
+    matrix, about = embedded(out)
+    assert about["names"] == ["a.png", "c.png"]
+    assert list(about["broken"]) == ["b.png"]
+    assert matrix.shape == (2, 16)
+    assert main([*argv, "--force", "--strict"]) == 1
+
+
+def test_embed_texts_as_npy(model, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a red square\n\nein grünes Quadrat\r\nblau", encoding="utf-8")
+    out = tmp_path / "texts.npy"
+    assert main(["embed", model, str(texts), "-o", str(out)]) == 0
+    assert "line 2" in capsys.readouterr().err
+    names = Path(f"{out}.names.txt").read_text(encoding="utf-8").splitlines()
+    assert names == ["a red square", "ein grünes Quadrat", "blau"]
+    matrix = torch.from_numpy(numpy.load(out, allow_pickle=False))
+    torch.testing.assert_close(matrix, clipq.load(model).encode_text(names, normalize=True), atol=1e-5, rtol=1e-4)
+    assert json.loads(Path(f"{out}.json").read_text())["tower"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("x.pt", ".safetensors, .npy"), ("here.npy", "--force")], ids=["unknown ending", "exists"]
+)
+def test_embed_refuses_before_any_work(name, words, tmp_path, capsys):
+    (tmp_path / "here.npy").write_bytes(b"")
+    assert main(["embed", "no-such-model", str(tmp_path), "-o", str(tmp_path / name)]) == 1
+    assert words in error_of(capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"], ids=["empty", "blank", "not UTF-8"])
+def test_embed_of_no_text(content, model, tmp_path, capsys):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    assert main(["embed", model, str(path), "-o", str(tmp_path / "x.npy")]) == 1
+    assert "texts.txt" in error_of(capsys)
+
+
+def test_a_killed_embed_goes_on_and_gives_the_same_file(model, tmp_path, monkeypatch):
+    from clipq import embedding
+
+    lines = tmp_path / "texts.txt"
+    lines.write_text("".join(f"square number {i}\n" for i in range(320)))
+    whole, resumed = tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"
+    argv = ["embed", model, str(lines), "--batch-size", "2", "-o"]
+    done, shard = [], embedding._shard
+    monkeypatch.setattr(embedding, "_shard", lambda items, rows, *rest: done.append(rows) or shard(items, rows, *rest))
+    assert main([*argv, str(whole)]) == 0
+    total = len(done)
+    kept = _kill_after_some_shards([*argv, str(resumed)], tmp_path / f"{resumed.name}.unfinished")
+    assert not resumed.exists()
+    done.clear()
+    assert main([*argv, str(resumed)]) == 0
+    assert len(done) == total - kept
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert not (tmp_path / f"{resumed.name}.unfinished").exists()
+
+
+def _kill_after_some_shards(argv: list[str], folder: Path) -> int:
+    """Run the command, kill it once it has finished a few shards, and return how many it has."""
+    process = subprocess.Popen([sys.executable, "-m", "clipq", *argv])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list(folder.rglob("texts-*.safetensors"))) >= 2:
+            process.kill()
+            process.wait()
+            return len(list(folder.rglob("texts-*.safetensors")))
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"no shard was seen; the process ended with {process.wait()}")
+
+
+# demo
+
+
+def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys):
+    page = tmp_path / "demo.html"
+    assert main(["demo", "--limit", "32", "-o", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert str(page) in out
+    assert "same answer as fp32" in out
+    assert "drop" in out
+    html = page.read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") >= 24
+    assert "$" not in html.split("</style>")[1]
+    assert "http" not in html
+
+
+# as real processes
+
+
+def test_the_module_and_the_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "clipq", "info", "no-such-file"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("clipq: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m clipq list | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

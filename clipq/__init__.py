@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from .checkpoints import push_to_hub, save
     from .errors import ClipqError
     from .evaluation import Result, evaluate
     from .loading import load
     from .models import Model
-    from .quantization import coverage, quantize
+    from .inspection import coverage
+    from .quantization import quantize
     from .registry import list_models
+    from .saving import push_to_hub, save
     from .schemes import Scheme
 
 _HOME = {
@@ -28,13 +29,13 @@ _HOME = {
     "Model": "models",
     "Result": "evaluation",
     "Scheme": "schemes",
-    "coverage": "quantization",
+    "coverage": "inspection",
     "evaluate": "evaluation",
     "list_models": "registry",
     "load": "loading",
-    "push_to_hub": "checkpoints",
+    "push_to_hub": "saving",
     "quantize": "quantization",
-    "save": "checkpoints",
+    "save": "saving",
 }
 
 __all__ = [

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import QuantizationError
 from .layers import QLinear
 from .schemes import Scheme
 
@@ -65,6 +66,13 @@ class QMultiheadAttention(QAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
         """As `nn.MultiheadAttention.forward`, but attention weights are never returned."""
+        if is_causal and attn_mask is None:
+            raise QuantizationError("is_causal=True is only a hint: give the causal mask as attn_mask too.")
+        if query.ndim == 2:  # one sequence without a batch
+            axis = 0 if self.batch_first else 1
+            batched = (x.unsqueeze(axis) for x in (query, key, value))
+            padding = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+            return self.forward(*batched, padding, attn_mask=attn_mask)[0].squeeze(axis), None
         same = query is key and key is value
         if not self.batch_first:
             query = query.transpose(0, 1)
@@ -105,7 +113,9 @@ class QOpenClipAttention(QAttention):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        return type(module).__name__ == "Attention" and hasattr(module, "in_proj_weight") and hasattr(module, "num_heads")
+        return (
+            type(module).__name__ == "Attention" and hasattr(module, "in_proj_weight") and hasattr(module, "num_heads")
+        )
 
     def forward(
         self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None

@@ -1,4 +1,4 @@
-"""What a pre-norm transformer block looks like from clipq: which weight plays which part, whatever the host calls it."""
+"""What a pre-norm transformer block looks like from clipq: which weight plays which part, in any host."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class BlockView:
 
     def weights(self) -> list[str]:
         """The names on disk of the block's matrix weights: query, key, value, output, and the two of the MLP."""
-        return [f"{self.name}.{part}" for part in (*self.names.qkv, self.names.out_proj, self.names.fc1, self.names.fc2)]
+        return [
+            f"{self.name}.{part}" for part in (*self.names.qkv, self.names.out_proj, self.names.fc1, self.names.fc2)
+        ]
 
     def part(self, role: str) -> nn.Module:
         """The module that plays `role` ("ln_1", "act", "attention", ...)."""

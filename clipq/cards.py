@@ -31,7 +31,7 @@ embeddings = model.encode_image(pixels, normalize=True)
 
 
 def model_card(model: Model, results: Mapping[str, Any]) -> str:
-    """A card in the hub's format: YAML front matter (base_model, base_model_relation, ...), recipe, measured numbers."""
+    """A card in the hub's format: YAML front matter (base_model, ...), recipe, measured numbers."""
     base, name = model.source.get("base"), model.source.get("name") or model.config.get("arch") or "CLIP"
     quantized = any(not scheme.is_float for scheme in model.recipe.schemes.values())
     front = {

@@ -1,4 +1,4 @@
-"""`save` and `read`: one self-describing `.safetensors` file. Strict, sealed with hashes, bit-equal, no pickle."""
+"""`write` and `read`: one self-describing `.safetensors` file. Strict, sealed with hashes, bit-equal, no pickle."""
 
 from __future__ import annotations
 
@@ -34,23 +34,6 @@ from .version import VERSION
 
 _TOKENIZER = "clipq.tokenizer"  # the tokenizer's files, compressed, as a uint8 tensor
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def save(model: Model | nn.Module, path: str | os.PathLike[str], *, results: Mapping[str, Any] | None = None) -> Path:
-    """Write `model` to `path`: one file if that ends in `.safetensors`, else a folder as the hub expects it.
-
-    `model`: a `clipq.Model`, or a module of a host library. `results`: measured results to keep in the header, as
-    JSON values. Returns the path. The file appears complete or not at all; a folder must not exist or be empty.
-    Raises `ClipqError` if the architecture's configuration cannot be told.
-    """
-    path = Path(path)
-    wrapped = model if isinstance(model, Model) else Model(model)
-    if path.suffix != ".safetensors":
-        from .folders import save_folder
-
-        return save_folder(wrapped, path, results)
-    write(wrapped, path, results)
-    return path
 
 
 def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
@@ -165,7 +148,9 @@ def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) ->
 def _check(path: Path, name: str, slot: Slot, tensor: Tensor) -> None:
     expected = slot.tensor
     if tensor.shape != expected.shape:
-        raise CheckpointError(f"{path}: tensor {name!r} has shape {list(tensor.shape)}, the model needs {list(expected.shape)}.")
+        raise CheckpointError(
+            f"{path}: tensor {name!r} has shape {list(tensor.shape)}, the model needs {list(expected.shape)}."
+        )
     exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
     if tensor.dtype not in ((expected.dtype,) if exact else _FLOATS):
         raise CheckpointError(f"{path}: tensor {name!r} has dtype {tensor.dtype}, the model needs {expected.dtype}.")
@@ -177,17 +162,3 @@ def _move_buffers(module: nn.Module, device: torch.device) -> None:
         for name in part._non_persistent_buffers_set:
             if part._buffers.get(name) is not None:
                 part._buffers[name] = part._buffers[name].to(device)
-
-
-def push_to_hub(
-    model: Model | nn.Module, repo_id: str, *, results: Mapping[str, Any] | None = None, private: bool = False,
-    token: str | None = None,
-) -> str:
-    """Upload the folder that `save` would write to the hub repository `repo_id`; returns the commit's URL."""
-    import tempfile
-
-    from . import hub
-
-    with tempfile.TemporaryDirectory() as folder:
-        return hub.push(save(model, Path(folder, "model"), results=results), repo_id, token=token, private=private)
-

@@ -3,8 +3,8 @@
 Affine quantization as in Jacob et al., arXiv:1712.05877: x ~ scale * (q - zero_point), q an int8. Notes:
 - rounding is to nearest, ties to even (torch.round, IEEE 754);
 - the range of asymmetric quantization always includes zero, so that zero is exact;
-- an all-zero group gets scale 1 and q = 0; a group with a non-finite value gets scale NaN, so that everything computed
-  from it is NaN and cannot be overlooked.
+- an all-zero group gets scale 1 and q = 0; a group with a non-finite value, or with a range beyond float32, gets scale
+  NaN, so that everything computed from it is NaN and cannot be overlooked.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:
     if spec.granularity == "group":
         if x.shape[-1] % spec.group_size:
             raise SchemeError(f"{x.shape[-1]} inputs do not divide into groups of {spec.group_size}; choose a divisor.")
-        return x.reshape(*x.shape[:-1], -1, spec.group_size)
-    return x.reshape(x.shape[0], -1) if spec.granularity == "channel" else x
+        return x.unflatten(-1, (x.shape[-1] // spec.group_size, spec.group_size))
+    return x.unsqueeze(-1).flatten(1) if spec.granularity == "channel" else x
 
 
 def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
@@ -73,9 +73,12 @@ def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor,
 
     Raises `QuantizationError` naming the tensor if it holds a NaN or an infinity.
     """
+    weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         count = int((~torch.isfinite(weight)).sum())
-        raise QuantizationError(f"{name} holds {count} non-finite values of {weight.numel()}; mend the checkpoint first.")
+        raise QuantizationError(
+            f"{name} holds {count} non-finite values of {weight.numel()}; mend the checkpoint first."
+        )
     scale, zero_point = choose_qparams(weight, spec)
     q = quantize(weight, scale, zero_point, spec)
     return q, scale, None if spec.symmetric else zero_point.to(torch.int8)

@@ -47,7 +47,7 @@ class Header:
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
-    """The model file: `path` itself, or the `model.safetensors` of a folder. Raises `CheckpointError` if there is none."""
+    """The model file: `path` itself, or the `model.safetensors` of a folder. Raises `CheckpointError` without one."""
     path = Path(path)
     found = path / MODEL_FILE if path.is_dir() else path
     if not found.is_file():
@@ -84,7 +84,9 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 def check_data(header: Header) -> None:
     """Raise `CheckpointError` if the tensors' bytes do not have the sha256 that the header states."""
     if data_hash(header.path, header.data_start) != header.metadata[DATA_HASH_KEY]:
-        raise CheckpointError(f"{header.path}: the tensors do not match their sha256; the file was altered. Get it again.")
+        raise CheckpointError(
+            f"{header.path}: the tensors do not match their sha256; the file was altered. Get it again."
+        )
 
 
 def data_hash(path: Path, start: int) -> str:
@@ -127,7 +129,9 @@ def _json_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the {what} is not valid JSON ({error}); the file is damaged or no safetensors file.") from error
+        raise CheckpointError(
+            f"{path}: the {what} is not valid JSON ({error}); the file is damaged or no safetensors file."
+        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: the {what} is a JSON {type(value).__name__}, not an object.")
     return value
@@ -141,11 +145,14 @@ def _metadata(path: Path, metadata: Any) -> dict[str, str]:
 
 def _check_origin(path: Path, metadata: Mapping[str, str]) -> None:
     if VERSION_KEY not in metadata:
-        raise CheckpointError(f"{path} was not written by clipq (no {VERSION_KEY!r}); quantize the model and clipq.save it.")
+        raise CheckpointError(
+            f"{path} was not written by clipq (no {VERSION_KEY!r}); quantize the model and clipq.save it."
+        )
     version = metadata[VERSION_KEY]
     if not version.isdecimal() or int(version) > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version!r}; this clipq reads up to {FORMAT_VERSION}. Upgrade: pip install -U clipq"
+            f"{path} has format version {version!r}; this clipq reads up to {FORMAT_VERSION}. "
+            "Upgrade: pip install -U clipq"
         )
     if missing := [key for key in (CONFIG_KEY, DATA_HASH_KEY, HEADER_HASH_KEY) if key not in metadata]:
         raise CheckpointError(f"{path}: the header lacks {', '.join(missing)}.")
@@ -159,9 +166,13 @@ def _check_layout(path: Path, tensors: Mapping[str, Any], data_bytes: int) -> No
     end = 0
     for start, stop, name in sorted(spans):
         if start != end:
-            raise CheckpointError(f"{path}: tensor {name!r} {'overlaps another' if start < end else 'leaves a gap'} at byte {start}.")
+            raise CheckpointError(
+                f"{path}: tensor {name!r} {'overlaps another' if start < end else 'leaves a gap'} at byte {start}."
+            )
         if stop > data_bytes:
-            raise CheckpointError(f"{path}: tensor {name!r} ends at byte {stop} of {data_bytes}; the file is truncated.")
+            raise CheckpointError(
+                f"{path}: tensor {name!r} ends at byte {stop} of {data_bytes}; the file is truncated."
+            )
         end = stop
     if end != data_bytes:
         raise CheckpointError(f"{path}: {data_bytes - end} bytes after the last tensor belong to none.")

@@ -63,7 +63,9 @@ class Coverage:
 
     @property
     def weight_share(self) -> float:
-        return sum(t.int8_weights for t in self.towers.values()) / max(sum(t.matrix_weights for t in self.towers.values()), 1)
+        return sum(t.int8_weights for t in self.towers.values()) / max(
+            sum(t.matrix_weights for t in self.towers.values()), 1
+        )
 
     @property
     def block_share(self) -> float:
@@ -76,8 +78,11 @@ class Coverage:
 
 def _lines(name: str, tower: TowerCoverage) -> str:
     macs = "not counted" if tower.mac_share is None else f"{tower.mac_share:.1%}"
-    head = f"{name}: int8 {tower.weight_share:.1%} of matrix weights, {tower.block_share:.1%} of block weights, {macs} of MACs"
-    return "\n".join([head, *(f"  float: {left.name} ({left.weights:,} weights): {left.why}" for left in tower.left_float)])
+    weights = f"{tower.weight_share:.1%} of matrix weights, {tower.block_share:.1%} of block weights"
+    head = f"{name}: int8 {weights}, {macs} of MACs"
+    return "\n".join(
+        [head, *(f"  float: {left.name} ({left.weights:,} weights): {left.why}" for left in tower.left_float)]
+    )
 
 
 def coverage(model: Any, *, count_macs: bool = True) -> Coverage:
@@ -119,7 +124,9 @@ def _total(chosen: Any) -> int:
 def _left_float(module: nn.Module, host: Host, name: str, slot: Slot) -> LeftFloat:
     why = host.kept_float(module, name)
     owner = type(slot.module).__name__
-    intended = why is not None or not isinstance(slot.module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.Conv2d))
+    intended = why is not None or not isinstance(
+        slot.module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.Conv2d)
+    )
     if why is None:
         why = "parameter used directly by the host" if intended else f"{owner} of a kind clipq does not quantize"
     return LeftFloat(name, slot.tensor.numel(), why, intended)
@@ -133,16 +140,19 @@ def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, 
     if call is None:
         return None, None
     # The math backend makes attention out of plain products, which the counter knows on every device.
-    with torch.inference_mode(), _counting(module) as int8, FlopCounterMode(display=False) as counter:
-        with sdpa_kernel(SDPBackend.MATH):
-            call()
-    return int8[0] + counter.get_total_flops() // 2, int8[0]
+    flops = FlopCounterMode(display=False)
+    with torch.inference_mode(), _counting(module) as int8, flops, sdpa_kernel(SDPBackend.MATH):
+        call()
+    return int8[0] + flops.get_total_flops() // 2, int8[0]
 
 
 def _example_call(module: nn.Module, host: Host, tower: str) -> Any:
     reference = next(slot.tensor for name, slot in slots(module).items() if host.tower_of(module, name) == tower)
-    dtype = next(s.tensor.dtype for n, s in slots(module).items()
-                 if host.tower_of(module, n) == tower and s.tensor.is_floating_point() and s.attribute != "weight_scale")
+    dtype = next(
+        s.tensor.dtype
+        for n, s in slots(module).items()
+        if host.tower_of(module, n) == tower and s.tensor.is_floating_point() and s.attribute != "weight_scale"
+    )
     if tower == "image":
         shape = host.pixel_shape(module)
         pixels = None if shape is None else torch.zeros(1, *shape, device=reference.device, dtype=dtype)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from . import functional, kernels
 from .schemes import QuantSpec, Scheme
 
+_MOST_CHANNELS = 4  # pixels; a strided convolution over features (ConvNeXt's downsampling) is no patch embedding
+
 
 class QuantizedModule(nn.Module):
     """An int8 `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
@@ -41,7 +43,7 @@ class QuantizedModule(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight that the int8 one stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        """What the int8 weight stands for, in `compute_dtype` and the original shape; made anew at each call."""
         return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
 
     @property
@@ -86,19 +88,32 @@ class QLinear(QuantizedModule):
         """Force a kernel by name, or let the device and the scheme decide (None)."""
         self.forced_kernel, self._kernel = name, None
 
+    def drop_kernel(self) -> None:
+        """Forget the packed kernel; the next call packs the tensors anew."""
+        self._kernel = None
+
     @property
     def kernel(self) -> kernels.Kernel:
-        """The packed kernel, made at the first call and dropped when the module moves."""
+        """The packed kernel, made at the first call and dropped when the module moves or its tensors are loaded."""
         if self._kernel is None:
             self._kernel = kernels.pack(self.kernel_weights(self.bias, self.activations), self.forced_kernel)
         return self._kernel
+
+    def kernel_name(self) -> str:
+        """Which kernel runs this layer where it is now."""
+        weights = self.kernel_weights(self.bias, self.activations)
+        return self.forced_kernel or kernels.label(kernels.chosen(self.qweight.device, weights))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.kernel(x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QLinear:
-        self._kernel = None
+        self.drop_kernel()
         return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.drop_kernel()
+        super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kernel": None}  # packed for this process and machine; packed again after a copy
@@ -120,13 +135,15 @@ class QPatchEmbed(QLinear):
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether `module` is a convolution over patches that neither overlap nor leave gaps."""
+        """Whether `module` is a convolution over patches of pixels that neither overlap nor leave gaps."""
         return (
             type(module) is nn.Conv2d
             and module.kernel_size == module.stride
             and module.padding in ((0, 0), "valid")
             and module.dilation == (1, 1)
             and module.groups == 1
+            and module.in_channels <= _MOST_CHANNELS
+            and min(module.kernel_size) > 1
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from . import registry
-from .checkpoints import read, save
+from .checkpoints import read, write
 from .errors import CheckpointError, DownloadError, SchemeError
 from .header import MODEL_FILE, VERSION_KEY, locate
 from .models import Model
@@ -40,7 +40,8 @@ def load(
     - "ARCH/TAG" of open_clip, or open_clip's "hf-hub:ORG/NAME";
     - a transformers id, "ORG/NAME".
 
-    `precision`: a name ("int8", "int8-weight-only", "fp32", "fp16", "bf16"), a `Scheme`, or {"image": ..., "text": ...}.
+    `precision`: a name ("int8", "int8-weight-only", "fp32", "fp16", "bf16"), a `Scheme`, or one for each tower,
+    {"image": ..., "text": ...}.
     Raises a `ClipqError`: `UnknownNameError`, `CheckpointError`, `DownloadError`.
     """
     schemes = per_tower(precision)
@@ -96,7 +97,11 @@ def _to_precision(model: Model, precision: Precisions) -> Model:
 
 
 def _from_zoo(
-    entry: Entry, precision: Precisions, schemes: dict[str, Scheme], device: torch.device, cache_dir: str | os.PathLike[str] | None
+    entry: Entry,
+    precision: Precisions,
+    schemes: dict[str, Scheme],
+    device: torch.device,
+    cache_dir: str | os.PathLike[str] | None,
 ) -> Model:
     name = precision if isinstance(precision, str) else None
     artefact = registry.artefact(entry, name) if name else None
@@ -115,7 +120,9 @@ def _from_zoo(
 
 def _embedded_base(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Path | None:
     """The embedded float file of an embedded model: its base weights."""
-    floats = [a for a in entry.artefacts if a.embedded and a.precision in PRECISIONS and PRECISIONS[a.precision].is_float]
+    floats = [
+        a for a in entry.artefacts if a.embedded and a.precision in PRECISIONS and PRECISIONS[a.precision].is_float
+    ]
     return registry.fetch(floats[0], cache_dir) if floats else None
 
 
@@ -124,7 +131,10 @@ def _base_loader(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Call
 
 
 def _built(
-    entry: Entry, precision: Precisions, schemes: dict[str, Scheme], make: Callable[[], Model],
+    entry: Entry,
+    precision: Precisions,
+    schemes: dict[str, Scheme],
+    make: Callable[[], Model],
     cache_dir: str | os.PathLike[str] | None,
 ) -> Path:
     """The file quantized on this machine from the base weights; made, and said so, at the first use."""
@@ -132,10 +142,14 @@ def _built(
     path = registry.built_path(entry, key, cache_dir)
     if path.exists():
         return path
-    print(f"clipq: no published {key} file of {entry.name}; quantizing its base weights, cached at {path}", file=sys.stderr)
+    print(
+        f"clipq: no published {key} file of {entry.name}; quantizing its base weights, cached at {path}",
+        file=sys.stderr,
+    )
     try:
-        return save(quantize(make(), precision), path)
+        write(quantize(make(), precision), path)
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
         raise CheckpointError(f"{path} cannot be written: {error}. Give cache_dir= a folder that can.") from error
+    return path

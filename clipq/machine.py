@@ -28,13 +28,14 @@ PACKAGES = (
 )
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 _NAME_FIELDS = ("model name", "Model", "cpu model", "Hardware", "Processor")
 
 
 @cache
 def cpu_name() -> str:
     """The processor's own name ("AMD EPYC 7763 64-Core Processor"), or its architecture where it has none."""
-    fields = _cpuinfo()
+    fields = _fields(_CPUINFO)
     named = next((fields[key] for key in _NAME_FIELDS if fields.get(key)), "") or _sysctl("machdep.cpu.brand_string")
     return re.sub(r"\s+", " ", named or platform.processor() or platform.machine() or "unknown").strip()
 
@@ -46,7 +47,7 @@ def cpu_flags() -> frozenset[str]:
     Linux reads `/proc/cpuinfo`. macOS asks sysctl and translates to the Linux names. Elsewhere the set is empty:
     nothing is known, so nothing may be assumed.
     """
-    fields = _cpuinfo()
+    fields = _fields(_CPUINFO)
     if text := fields.get("flags") or fields.get("Features"):
         return frozenset(text.lower().split())
     return _mac_flags() if sys.platform == "darwin" else frozenset()
@@ -72,6 +73,8 @@ def versions() -> dict[str, str]:
 
 def peak_memory_bytes() -> int:
     """The most resident memory this process has held so far, in bytes; 0 where the system does not say (Windows)."""
+    if high := _fields(_STATUS).get("VmHWM"):  # "123456 kB"; getrusage also counts what the parent held before exec
+        return int(high.split()[0]) * 1024
     try:
         import resource
     except ImportError:
@@ -80,10 +83,10 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux and the BSDs kibibytes
 
 
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's fields of `/proc/cpuinfo`; empty where there is no such file."""
+def _fields(path: Path) -> dict[str, str]:
+    """The "name: value" lines of a file of /proc (in cpuinfo: of the first processor); empty where there is none."""
     try:
-        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     fields: dict[str, str] = {}

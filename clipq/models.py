@@ -90,16 +90,18 @@ class Model:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
-        """float32 embeddings [batch, width] of preprocessed images [batch, 3, height, width]; unit length if `normalize`."""
+        """float32 embeddings [batch, width] of preprocessed images [batch, 3, height, width]; of length 1 if asked."""
         self._require("image")
         features = self.host.encode_image(self.module, _to(pixels, self.device, self._dtype("image"))).float()
         return F.normalize(features, dim=-1) if normalize else features
 
     @torch.inference_mode()
     def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
-        """float32 embeddings [batch, width] of token ids [batch, context] or of strings; unit length if `normalize`."""
+        """float32 embeddings [batch, width] of token ids [batch, context] or of strings; of length 1 if asked."""
         self._require("text")
-        tokens = texts if isinstance(texts, Tensor) else self.tokenizer([texts] if isinstance(texts, str) else list(texts))
+        tokens = (
+            texts if isinstance(texts, Tensor) else self.tokenizer([texts] if isinstance(texts, str) else list(texts))
+        )
         features = self.host.encode_text(self.module, tokens.to(self.device)).float()
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -130,7 +132,9 @@ class Model:
 
     def _require(self, tower: str) -> None:
         if tower not in self.towers:
-            raise QuantizationError(f"{type(self.module).__name__} has no {tower} tower, only {' and '.join(self.towers)}.")
+            raise QuantizationError(
+                f"{type(self.module).__name__} has no {tower} tower, only {' and '.join(self.towers)}."
+            )
 
     def _dtype(self, tower: str) -> torch.dtype:
         return quantization.fallback_dtype(self.recipe.schemes[tower], self.device)

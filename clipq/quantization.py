@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import kernels
 from .attention import QMultiheadAttention, QOpenClipAttention
-from .inspection import Coverage, coverage
 from .errors import CheckpointError, ClipqWarning, QuantizationError
 from .hosts import Host, find_host
+from .inspection import Coverage, coverage
 from .layers import QEmbedding, QLinear, QPatchEmbed, QuantizedModule
 from .machine import cpu_flags
 from .schemes import Precisions, Scheme, per_tower, resolve
@@ -72,7 +71,9 @@ def quantize_module(module: nn.Module, precision: Precisions, fallback: str | No
     """As `quantize`, for a host's module."""
     host = find_host(module)
     if any(isinstance(m, QuantizedModule) for m in module.modules()):
-        raise QuantizationError("the model is quantized already; load it again with precision='fp32' and quantize that.")
+        raise QuantizationError(
+            "the model is quantized already; load it again with precision='fp32' and quantize that."
+        )
     schemes = {k: s for k, s in per_tower(precision, fallback).items() if k in host.towers(module)}
     recipe = Recipe(schemes, plan(host, module, schemes))
     replacements = {name: _replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
@@ -93,7 +94,11 @@ def recipe_of(module: nn.Module) -> Recipe:
 def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
     """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
     for name, slot in slots(module).items():
-        if host.tower_of(module, name) == tower and slot.attribute != "weight_scale" and slot.tensor.is_floating_point():
+        if (
+            host.tower_of(module, name) == tower
+            and slot.attribute != "weight_scale"
+            and slot.tensor.is_floating_point()
+        ):
             return slot.tensor.dtype
     return torch.float32
 
@@ -132,7 +137,9 @@ def rebuild(module: nn.Module, host: Host, recipe: Recipe) -> None:
         try:
             replacement = _replacement(module, name, kind, host, recipe)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
-            raise CheckpointError(f"the recipe makes {name!r} a {kind!r}, which does not fit the architecture.") from error
+            raise CheckpointError(
+                f"the recipe makes {name!r} a {kind!r}, which does not fit the architecture."
+            ) from error
         _install(module, {name: replacement})
 
 
@@ -198,6 +205,4 @@ def use_kernel(module: nn.Module, kernel: str | None) -> None:
 def kernel_path(module: nn.Module) -> str:
     """The kernels that `module`'s int8 linears run on, such as "native"; "float" if it has none."""
     linears = [part for part in module.modules() if isinstance(part, QLinear)]
-    names = {part.forced_kernel or kernels.chosen(part.qweight.device, part.kernel_weights(part.bias, part.activations))
-             for part in linears}
-    return "+".join(sorted(names)) or "float"
+    return "+".join(sorted({part.kernel_name() for part in linears})) or "float"

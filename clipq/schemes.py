@@ -1,6 +1,6 @@
 """What to quantize and how: `QuantSpec`, `Scheme`, and the named precisions.
 
-The vocabulary is compressed-tensors': symmetric, granularity (there: strategy), dynamic, weight-only; `int8` is its W8A8.
+The vocabulary is compressed-tensors': symmetric, granularity (there: strategy), dynamic; `int8` is its W8A8.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ class QuantSpec:
             raise unknown_name("granularity", self.granularity, GRANULARITIES)
         if self.bits != 8:
             raise SchemeError(f"bits={self.bits} is not supported; clipq quantizes to 8 bits.")
+        if not isinstance(self.symmetric, bool):
+            raise SchemeError(f"symmetric={self.symmetric!r} is not allowed; give True or False.")
         if (self.granularity == "group") != (self.group_size is not None):
             raise SchemeError(
                 f"granularity={self.granularity!r} with group_size={self.group_size}: "
                 'give group_size (a positive integer) with granularity="group", and only there.'
             )
-        if self.group_size is not None and self.group_size < 1:
-            raise SchemeError(f"group_size={self.group_size} is not allowed; give a positive integer such as 64.")
+        if self.group_size is not None and (type(self.group_size) is not int or self.group_size < 1):
+            raise SchemeError(f"group_size={self.group_size!r} is not allowed; give a positive integer such as 64.")
 
     @property
     def qmin(self) -> int:
@@ -60,7 +62,7 @@ class Scheme:
     `weights` None means a float tower in the precision `fallback`. `activations` None with int8 weights means
     weight-only (W8A16). Activations are quantized dynamically: their range is measured at run time.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
-    where the device computes fp16 natively and fp32 elsewhere. `embeddings` covers the token embedding, one scale a row.
+    where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     """
 
     name: str
@@ -82,7 +84,9 @@ class Scheme:
                 'use "token" (one scale a row, the default) or "tensor".'
             )
         if self.embeddings is not None and self.embeddings != QuantSpec():
-            raise SchemeError("embeddings are int8 with one symmetric scale a row (QuantSpec()), or None to stay float.")
+            raise SchemeError(
+                "embeddings are int8 with one symmetric scale a row (QuantSpec()), or None to stay float."
+            )
 
     @property
     def is_float(self) -> bool:
@@ -96,7 +100,7 @@ class Scheme:
         """The inverse of `to_dict`; raises `SchemeError` on unknown or missing fields."""
         try:
             specs = {k: QuantSpec(**values[k]) if values[k] else None for k in ("weights", "activations", "embeddings")}
-            return cls(name=values["name"], fallback=values["fallback"], **specs)
+            return cls(**{**values, "fallback": values["fallback"], **specs})
         except (KeyError, TypeError) as error:
             raise SchemeError(f"not a quantization scheme: {values!r} ({error}).") from error
 
@@ -118,12 +122,13 @@ Precisions = Precision | Mapping[str, Precision]
 
 def resolve(precision: Precision, fallback: str | None = None) -> Scheme:
     """The `Scheme` for a name or a scheme, with another fallback precision if given."""
-    scheme = precision if isinstance(precision, Scheme) else PRECISIONS.get(precision)
-    if scheme is None:
+    scheme = PRECISIONS.get(precision) if isinstance(precision, str) else precision
+    if not isinstance(scheme, Scheme):
         raise unknown_name("precision", precision, PRECISIONS, "Or pass a clipq.Scheme.")
-    if fallback is None or scheme.is_float:
+    if fallback is None:
         return scheme
-    return replace(scheme, fallback=fallback)
+    changed = replace(scheme, fallback=fallback)  # refuses an unknown name, also where it would not be used
+    return scheme if scheme.is_float else changed
 
 
 def per_tower(precision: Precisions, fallback: str | None = None) -> dict[str, Scheme]:

@@ -17,7 +17,6 @@ from .registry import Entry
 from .tokenization import TokenizerSpec, describe_tokenizer
 
 
-
 def load_open_clip(
     name: str,
     *,
@@ -45,7 +44,7 @@ def load_open_clip(
         tokenizer = _open_clip_tokenizer(name, cache_dir)
     if quick_gelu:
         config["quick_gelu"] = True
-    source = {"arch": name, "tag": pretrained, "name": entry.name if entry else _joined(name, pretrained)}
+    source = {"arch": name if ":" not in name else None, "tag": pretrained, "name": _natural(name, pretrained, entry)}
     if entry is not None:
         source |= {"base": entry.base, "licence": entry.licence}
     return Model(module, config=config, tokenizer=tokenizer, source=source)
@@ -77,7 +76,12 @@ def _quick_gelu(name: str, pretrained: str | None, entry: Entry | None) -> bool:
     return bool(settings and settings.get("quick_gelu"))
 
 
-def _joined(name: str, tag: str | None) -> str:
+def _natural(name: str, tag: str | None, entry: Entry | None) -> str:
+    """What people call it; of folders and files only the last part, as paths are nobody else's business."""
+    if entry is not None:
+        return entry.name
+    if name.startswith("local-dir:"):
+        return Path(name.partition(":")[2]).resolve().name
     return f"{name}/{Path(tag).stem if Path(tag).is_file() else tag}" if tag else name
 
 
@@ -116,13 +120,18 @@ def load_transformers(
     import transformers
 
     if pretrained is not None:
-        raise CheckpointError(f"pretrained={pretrained!r} goes with an open_clip architecture; {name!r} is a transformers model.")
+        raise CheckpointError(
+            f"pretrained={pretrained!r} goes with an open_clip architecture; {name!r} is a transformers model."
+        )
     options = {"cache_dir": cache_dir, "trust_remote_code": False}
     with _quiet(), _as_clipq_errors(name, None):
-        module = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options).eval()
+        module = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, **options
+        ).eval()
         preprocessing = _transformers_preprocessing(name, options)
         tokenizer = _transformers_tokenizer(name, module, options)
-    source = {"name": name, "base": None if Path(name).is_dir() else name}
+    local = Path(name).is_dir()
+    source = {"name": Path(name).resolve().name if local else name, "base": None if local else name}
     return Model(module, preprocessing=preprocessing, tokenizer=tokenizer, source=source)
 
 
@@ -156,7 +165,7 @@ def _transformers_tokenizer(name: str, module: Any, options: dict[str, Any]) -> 
 def _quiet() -> Iterator[None]:
     """Hosts log every step of loading; only what goes wrong is of interest, and that is raised."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -175,4 +184,6 @@ def _as_clipq_errors(name: str, pretrained: str | None) -> Iterator[None]:
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{what} cannot be loaded: {error}") from error
     except (OSError, RuntimeError) as error:
-        raise DownloadError(f"the weights of {what} cannot be got: {error}. Without a network, give a local folder.") from error
+        raise DownloadError(
+            f"the weights of {what} cannot be got: {error}. Without a network, give a local folder."
+        ) from error

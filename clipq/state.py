@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import QuantizedModule
+from .layers import QLinear, QuantizedModule
 
 _ON_DISK = {"qweight": "weight", "weight_scale": "weight_scale", "weight_zero_point": "weight_zero_point"}
 
@@ -31,12 +31,14 @@ class Slot:
     def assign(self, tensor: Tensor) -> None:
         value = nn.Parameter(tensor, requires_grad=False) if self.is_parameter else tensor
         setattr(self.module, self.attribute, value)
+        if isinstance(self.module, QLinear):
+            self.module.drop_kernel()  # it was packed from the old tensor
 
 
 def slots(model: nn.Module) -> dict[str, Slot]:
     """Every parameter and persistent buffer of `model`, by its name on disk.
 
-    `fc1.qweight` is `fc1.weight`; the fused projection's `attn.in_proj.qweight` is `attn.in_proj_weight`, as in the host.
+    `fc1.qweight` is `fc1.weight`; the fused projection's `attn.in_proj.qweight` is the host's `attn.in_proj_weight`.
     """
     found = {}
     for path, module in model.named_modules():
@@ -53,9 +55,15 @@ def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 def _disk_name(path: str, module: nn.Module, attribute: str) -> str:
     if isinstance(module, QuantizedModule):
         attribute = _ON_DISK.get(attribute, attribute)
-        if path.endswith(".in_proj"):
+        if path.rpartition(".")[2] == "in_proj":
             return f"{path}_{attribute}"
     return f"{path}.{attribute}" if path else attribute
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by its name on disk; the same before and after quantizing."""
+    extra = ("weight_scale", "weight_zero_point")
+    return {name: tuple(slot.tensor.shape) for name, slot in slots(model).items() if slot.attribute not in extra}
 
 
 def fingerprint(model: nn.Module) -> str:

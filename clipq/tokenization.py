@@ -66,7 +66,9 @@ def describe_tokenizer(tokenizer: Any, context_length: int) -> TokenizerSpec:
         settings["strip_sep_token"] = tokenizer.strip_sep_token
         tokenizer = tokenizer.tokenizer
     if not hasattr(tokenizer, "save_pretrained"):
-        raise CheckpointError(f"a tokenizer of type {type(tokenizer).__name__} cannot be stored; use open_clip's or transformers'.")
+        raise CheckpointError(
+            f"a tokenizer of type {type(tokenizer).__name__} cannot be stored; use open_clip's or transformers'."
+        )
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_text("utf-8") for path in sorted(Path(folder).glob("*.json"))}

@@ -1,5 +1,5 @@
 // The C ABI of clipq's native CPU kernels: plain C types only, so that one binary serves every Python and torch version.
-// Every function is re-entrant: there is no mutable state outside the arguments.
+// Every function is re-entrant: no state changes outside the arguments, once the processor has been probed.
 #ifndef CLIPQ_H
 #define CLIPQ_H
 

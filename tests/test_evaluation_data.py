@@ -24,15 +24,22 @@ def a_task(**changes) -> Task:
     return Task(**{**fields, "classnames": tuple(COLOURS), **changes})
 
 
-@pytest.mark.parametrize("name", ["imagenet1k", "imagenetv2", "cifar10", "cifar100", "folder"])
+@pytest.mark.parametrize("name", ["imagenet1k", "imagenetv2", "cifar10", "cifar100", "drawings", "folder"])
 def test_every_task_that_ships_is_complete(name):
     assert name in list_tasks()
     task = load_task(name)
     names, templates = prompts.classnames(task), prompts.templates(task)
     expected = {"imagenet1k": (1000, 80), "imagenetv2": (1000, 80), "cifar10": (10, 18), "cifar100": (100, 18)}
+    expected["drawings"] = (1901, 7)
     assert (len(names), len(set(templates))) == expected.get(name, (0, 7))
     assert all("dog" in template("dog") for template in templates)
-    assert name == "folder" or (task.hub.repo and task.about["licence"] and task.about["attribution"])
+    assert name == "folder" or (task.path or task.hub.repo) and task.about["licence"] and task.about["attribution"]
+
+
+def test_the_drawings_ship_with_one_picture_of_every_class():
+    images = task_images(load_task("drawings"))
+    assert sorted(entry.label for entry in images.entries) == list(range(len(images.classes)))
+    assert decode(images.entries[-1]).mode == "RGB"
 
 
 def test_wordnet_ids_are_in_the_order_of_open_clips_class_names():

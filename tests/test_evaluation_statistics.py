@@ -89,7 +89,13 @@ def test_minimum_detectable_drop_is_what_mcnemar_finds_in_80_percent_of_runs():
                 power += _trinomial(n, lost, gained, loses, discordant - loses)
     assert 0.72 < power < 0.85  # the exact test is a little conservative
     assert minimum_detectable_drop(4 * n, discordant) == pytest.approx(drop / 2, rel=0.05)
-    assert math.isnan(minimum_detectable_drop(500, 0.0)) and math.isnan(minimum_detectable_drop(10, 0.01))
+
+
+def test_minimum_detectable_drop_where_all_discordant_images_are_lost():
+    """Without gains the test finds 6 losses or more; their Poisson number reaches that in 80 % of runs at about 7.9."""
+    assert 500 * minimum_detectable_drop(500, 0.0) == pytest.approx(7.9, abs=0.3)
+    assert minimum_detectable_drop(500, 0.001) == minimum_detectable_drop(500, 0.0)
+    assert math.isnan(minimum_detectable_drop(3, 0.0)) and minimum_detectable_drop(4, 0.0) <= 1
 
 
 @pytest.mark.parametrize(

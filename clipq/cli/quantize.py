@@ -10,7 +10,7 @@ from . import show
 from .options import add_model, add_precision, load_model, precision_of, refuse_to_overwrite, weight_bytes
 
 if TYPE_CHECKING:
-    from ..coverage import Coverage
+    from ..inspection import Coverage
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -30,8 +30,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     refuse_to_overwrite(args.output, args.force)
-    from ..checkpoints import save
-    from ..quantization import coverage, quantize
+    from ..inspection import coverage
+    from ..quantization import quantize
+    from ..saving import save
 
     model = load_model(args, "fp32")
     before = weight_bytes(model)

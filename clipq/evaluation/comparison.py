@@ -91,9 +91,7 @@ def towers(own: Answers, base: Answers) -> list[dict]:
     """
     image = {"baseline": base.images, "model": own.images}
     text = {"baseline": base.classes, "model": own.classes}
-    return [
-        {"image": one, "text": other, **_cell(image[one], text[other], base)} for one in image for other in text
-    ]
+    return [{"image": one, "text": other, **_cell(image[one], text[other], base)} for one in image for other in text]
 
 
 def _cell(images: torch.Tensor, classes: torch.Tensor, base: Answers) -> dict:

@@ -105,7 +105,8 @@ def _download(source: HubSource) -> Path:
             )
         )
     except (OSError, ValueError) as error:  # all of huggingface_hub's and the connection's are
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"cannot fetch {source.repo} (revision {source.revision}) from the hub: {error}. If it is gated, accept "
+            f"cannot fetch {source.repo} (revision {source.revision}) from the hub: {reason}. If it is gated, accept "
             f"its terms on https://huggingface.co/datasets/{source.repo} and run `hf auth login`; or give local data="
         ) from error

@@ -82,19 +82,19 @@ def proportion_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float
 def minimum_detectable_drop(n: int, discordant: float) -> float:
     """The smallest true drop (a share) that McNemar's test on `n` images finds at the 5 % level in 80 % of runs.
 
-    discordant: share of images on which exactly one of the two models is right. The drop `d` solves
-    `n d**2 = (z_97.5 sqrt(discordant) + z_80 sqrt(discordant - d**2))**2`; no drop can exceed the discordance,
-    so `nan` where even that would be missed. Source: R. J. Connor, Biometrics 43 (1987) 207-211.
+    discordant: share of images on which exactly one of the two models is right; taken as the drop itself where it is
+    less, since a drop needs as many. The drop `d` solves `n d**2 = (z_97.5 sqrt(discordant) + z_80 sqrt(discordant -
+    d**2))**2`; `nan` below 4 images, which show nothing. Source: R. J. Connor, Biometrics 43 (1987) 207-211.
     """
     if n < 1 or not 0 <= discordant <= 1:
         raise ResultError(f"no detectable drop for n={n}, discordant={discordant}: n >= 1, discordant in [0, 1]")
 
     def missed(d: float) -> bool:
-        needed = Z95 * math.sqrt(discordant) + _Z80 * math.sqrt(max(discordant - d * d, 0.0))
-        return d * math.sqrt(n) < needed
+        share = max(discordant, d)
+        return d * math.sqrt(n) < Z95 * math.sqrt(share) + _Z80 * math.sqrt(share - d * d)
 
-    low, high = 0.0, discordant
-    if high == 0 or missed(high):
+    low, high = 0.0, 1.0
+    if missed(high):
         return math.nan
     for _ in range(100):
         middle = (low + high) / 2

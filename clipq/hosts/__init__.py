@@ -22,7 +22,7 @@ def find_host(module: nn.Module) -> Host:
             return host
     raise QuantizationError(
         f"{type(module).__module__}.{type(module).__qualname__} is not a model clipq knows. It takes models of "
-        f"{', '.join(HOSTS)}: an open_clip CLIP, a transformers CLIP, SigLIP, ViT, DeiT or DINOv2, a timm vision transformer."
+        f"{', '.join(HOSTS)}: an open_clip CLIP; a transformers CLIP, SigLIP, ViT, DeiT or DINOv2; a timm ViT."
     )
 
 

@@ -44,7 +44,7 @@ class Host(ABC):
 
     @abstractmethod
     def config(self, module: nn.Module) -> dict[str, Any]:
-        """Everything needed to build the architecture again, as JSON values. Raises `ClipqError` if it cannot be told."""
+        """Everything needed to build the architecture again, as JSON values; `ClipqError` if it cannot be told."""
 
     @abstractmethod
     def build(self, config: Mapping[str, Any]) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..blocks import BlockNames
 from ..errors import ClipqError, SchemeError
-from ..state import slots
+from ..state import shapes
 from .base import Host, build_skeleton
 from .timm import TIMM_BLOCKS
 from .transformers import TRANSFORMERS_BLOCKS
@@ -57,6 +57,8 @@ class OpenClipHost(Host):
     def kept_float(self, module: nn.Module, name: str) -> str | None:
         if any(name == projection or name.startswith(f"{projection}.") for projection in _PROJECTIONS):
             return "output projection"
+        if name.startswith("visual.attn_pool.attn"):  # CoCa's; its keys have another width than its queries
+            return "attentional pooler"
         return "captioning decoder" if name.startswith("text_decoder") else None
 
     def encode_image(self, module: nn.Module, pixels: Tensor) -> Tensor:
@@ -84,7 +86,9 @@ class OpenClipHost(Host):
         config.get("vision_cfg", {}).update(_untrained(config["vision_cfg"]))
         known = inspect.signature(getattr(open_clip, name)).parameters
         if unknown := sorted(set(config) - set(known)):
-            raise SchemeError(f"open_clip's {name} takes no {', '.join(unknown)}; the configuration is for another version.")
+            raise SchemeError(
+                f"open_clip's {name} takes no {', '.join(unknown)}; the configuration is for another version."
+            )
         return build_skeleton(lambda: getattr(open_clip, name)(**deepcopy(config)))
 
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
@@ -130,10 +134,5 @@ def _same_architecture(module: nn.Module, candidate: nn.Module) -> bool:
     """Same tensors of the same shapes, and the same activation functions (QuickGELU has no tensors)."""
     if type(module) is not type(candidate):
         return False
-    shapes = [{name: tuple(slot.tensor.shape) for name, slot in _float_slots(m)} for m in (module, candidate)]
     acts = [[type(m).__name__ for m in model.modules() if "GELU" in type(m).__name__] for model in (module, candidate)]
-    return shapes[0] == shapes[1] and acts[0] == acts[1]
-
-
-def _float_slots(module: nn.Module) -> list[tuple[str, Any]]:
-    return [item for item in slots(module).items() if not item[0].endswith(("_scale", "_zero_point"))]
+    return shapes(module) == shapes(candidate) and acts[0] == acts[1]

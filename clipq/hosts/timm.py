@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..blocks import BlockNames
-from ..errors import QuantizationError
+from ..errors import ClipqError, QuantizationError
+from ..state import shapes
 from .base import Host, build_skeleton
 
 _BLOCK = BlockNames(
@@ -51,12 +52,18 @@ class TimmHost(Host):
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         settings = module.pretrained_cfg
-        return {
+        config = {
             "arch": settings["architecture"],
             "num_classes": module.num_classes,
             "global_pool": getattr(module, "global_pool", ""),
             "img_size": _image_size(module),
         }
+        if shapes(self.build(config)) != shapes(module):
+            raise ClipqError(
+                f"this timm model is not a plain {config['arch']}: it was made with arguments it does not remember, "
+                "so its file could not be read back. Use a named architecture."
+            )
+        return config
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         import timm

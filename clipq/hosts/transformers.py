@@ -94,7 +94,11 @@ class TransformersHost(Host):
         return output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
 
     def config(self, module: nn.Module) -> dict[str, Any]:
-        return {"class": type(module).__name__, "model_type": module.config.model_type, **_json(module.config.to_dict())}
+        return {
+            "class": type(module).__name__,
+            "model_type": module.config.model_type,
+            **_json(module.config.to_dict()),
+        }
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         import transformers
@@ -102,7 +106,9 @@ class TransformersHost(Host):
         values = dict(config)
         kind = getattr(transformers, str(values.pop("class", "")), None)
         if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
-            raise CheckpointError(f"{config.get('class')!r} is not a model class of transformers {transformers.__version__}.")
+            raise CheckpointError(
+                f"{config.get('class')!r} is not a model class of transformers {transformers.__version__}."
+            )
         settings = kind.config_class.from_dict({k: v for k, v in values.items() if k != "dtype"})
         return build_skeleton(lambda: kind(settings))
 

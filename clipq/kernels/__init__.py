@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import unknown_name
+from ..errors import SchemeError, unknown_name
+from . import native
 from .cpu import NativeLinear
 from .int_mm import IntMMLinear
 from .reference import ReferenceLinear, WeightOnlyLinear
@@ -20,15 +21,29 @@ from .weights import LinearWeights
 Kernel = Callable[[Tensor], Tensor]
 KERNELS = {kernel.name: kernel for kernel in (WeightOnlyLinear, NativeLinear, IntMMLinear, ReferenceLinear)}
 
-__all__ = ["KERNELS", "Kernel", "LinearWeights", "chosen", "pack", "why"]
+__all__ = ["KERNELS", "Kernel", "LinearWeights", "chosen", "label", "pack", "why"]
 
 
 def pack(weights: LinearWeights, kernel: str | None = None) -> Kernel:
-    """Pack `weights` for the best kernel of their device and scheme, or for the one named."""
-    name = kernel or chosen(weights.device, weights)
-    if name not in KERNELS:
-        raise unknown_name("kernel", name, KERNELS)
-    return KERNELS[name](weights)
+    """Pack `weights` for the best kernel of their device and scheme, or for the one named.
+
+    "native/avx2" names a kernel and one of its instruction sets. Raises `UnknownNameError` for a kernel that does not
+    exist, `SchemeError` for one that does not compute the scheme.
+    """
+    name, _, path = (kernel or chosen(weights.device, weights)).partition("/")
+    if name not in KERNELS or (path and name != NativeLinear.name):
+        raise unknown_name("kernel", kernel, KERNELS)
+    if not KERNELS[name].fits(weights):
+        raise SchemeError(
+            f"kernel {name!r} does not compute weights={weights.spec} with activations={weights.activations} and shape "
+            f"{list(weights.qweight.shape)}; force {chosen(weights.device, weights)!r}, or none."
+        )
+    return KERNELS[name](weights, path) if path else KERNELS[name](weights)
+
+
+def label(name: str) -> str:
+    """A kernel's name, with the instruction set it runs on where it has several: "native/avx2"."""
+    return f"{name}/{native.best_path()}" if name == NativeLinear.name else name
 
 
 def chosen(device: torch.device, weights: LinearWeights | None = None) -> str:

@@ -26,7 +26,8 @@ class NativeLinear:
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
-        return weights.row_scaled and weights.activations is not None and weights.activations.granularity == "token"
+        per_token = weights.activations is not None and weights.activations.granularity == "token"
+        return weights.row_scaled and per_token and weights.qweight.shape[1] <= native.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._packed(x)

@@ -1,6 +1,6 @@
 """W8A8 through `torch._int_mm`: oneDNN on x86 CPUs with int8 dot products (VNNI, AMX), cuBLASLt on CUDA.
 
-Without those instructions torch runs a scalar loop, tens of times slower than float32, so the kernel is not offered there.
+Without those instructions torch runs a scalar loop, tens of times slower than float32, and the kernel is not offered.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class IntMMLinear:
             y -= (scale * zero_point) * self.offset
         if self.bias is not None:
             y += self.bias
-        return y.to(x.dtype).reshape(*x.shape[:-1], -1)
+        return y.to(x.dtype).reshape(*x.shape[:-1], self.qweight.shape[0])
 
     def _product(self, q: Tensor) -> Tensor:
         missing = max(_CUDA_MIN_ROWS - q.shape[0], 0) if q.is_cuda else 0

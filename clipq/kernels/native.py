@@ -1,9 +1,204 @@
-"""Placeholder until the native library lands."""
+"""clipq's own int8 linear for CPUs: finds, loads and calls the library that is built from `csrc/`.
+
+The library has a plain C ABI and is called through ctypes, which releases Python's lock, so calls from several Python
+threads run side by side. It uses as many threads as torch does (`torch.set_num_threads`), borrowed from torch's pool.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ClipqError, QuantizationError, unknown_name
+
+PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
+"""Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
+
+_LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
+_ABI = 1
+MAX_INPUTS = 65793
+"""The longest row whose sum of products of 8-bit numbers fits int32."""
+_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_SIGNATURES = {
+    "clipq_path": (_INT, []),
+    "clipq_supports": (_INT, [_INT]),
+    "clipq_packed_size": (ctypes.c_size_t, [_INT, _LONG, _LONG]),
+    "clipq_pack": (_INT, [_INT, _POINTER, _LONG, _LONG, _POINTER]),
+    "clipq_quantize_rows": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER]),
+    "clipq_linear": (
+        _INT,
+        [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, _INT],
+    ),
+}
+_FAILURES = {1: "the processor does not support this path", 2: "a size is out of range", 3: "out of memory"}
 
 
 def available() -> bool:
-    return False
+    """Whether the library is there and loads."""
+    return isinstance(_load(), ctypes.CDLL)
 
 
 def why_not() -> str:
-    return "not built"
+    """What keeps the library from running; empty if nothing does."""
+    library = _load()
+    return library if isinstance(library, str) else ""
+
+
+def supported_paths() -> tuple[str, ...]:
+    """The instruction sets that the library was built with and this processor has; empty without the library."""
+    library = _load()
+    if isinstance(library, str):
+        return ()
+    return tuple(name for path, name in enumerate(PATHS) if library.clipq_supports(path))
+
+
+def best_path() -> str:
+    """The instruction set that runs unless another is asked for. Raises `ClipqError` without the library."""
+    return PATHS[_library().clipq_path()]
+
+
+class PackedLinear:
+    """y = x @ weight.T + bias with int8 weights and activations quantized row by row when called.
+
+    `qweight`: int8 [out, in]; `weight_scale`: float [out] or [out, 1]; `bias`: float [out] or None. `symmetric` chooses
+    between [-127, 127] and [-128, 127] with a zero point for the activations; both are defined in `clipq.functional`.
+    `path` forces one of `supported_paths()`. Sums are exact int32; scales and bias are applied in float32,
+    with the same bits on every path and for every number of threads. A row with a NaN or an infinity becomes all NaN.
+    Raises `UnknownNameError` for a path that cannot run here, `QuantizationError` for tensors that do not fit together.
+    """
+
+    def __init__(
+        self,
+        qweight: Tensor,
+        weight_scale: Tensor,
+        bias: Tensor | None = None,
+        symmetric: bool = False,
+        path: str | None = None,
+    ):
+        library = _library()
+        self.path = _resolved(path)
+        self.symmetric = symmetric
+        self.out_features, self.in_features = _shape_of(qweight)
+        self._scale = _per_channel("weight_scale", weight_scale, self.out_features)
+        self._bias = None if bias is None else _per_channel("bias", bias, self.out_features)
+        self._index = PATHS.index(self.path)
+        size = library.clipq_packed_size(self._index, self.out_features, self.in_features)
+        if size == 0:
+            raise QuantizationError(
+                f"a weight {list(qweight.shape)} has too many inputs for exact int32 sums ({MAX_INPUTS})."
+            )
+        self._packed = torch.empty(size, dtype=torch.uint8)
+        rows = qweight.detach().contiguous()
+        _check(library.clipq_pack(self._index, rows.data_ptr(), *rows.shape, self._packed.data_ptr()))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., in] of any float dtype to [..., out] of the same; computed in float32."""
+        rows = _rows(x, self.in_features)
+        y = torch.empty(*x.shape[:-1], self.out_features)
+        status = _library().clipq_linear(
+            self._index,
+            torch.get_num_threads(),
+            rows.data_ptr(),
+            rows.stride(0),
+            rows.shape[0],
+            self._packed.data_ptr(),
+            self._scale.data_ptr(),
+            None if self._bias is None else self._bias.data_ptr(),
+            y.data_ptr(),
+            self.out_features,
+            self.out_features,
+            self.in_features,
+            self.symmetric,
+        )
+        _check(status)
+        return y if x.dtype == torch.float32 else y.to(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"PackedLinear({self.in_features}, {self.out_features}, path={self.path!r})"
+
+
+def quantize_rows(x: Tensor, symmetric: bool = False, path: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantize each row of `x` [..., n]: int8 of x's shape, float32 scale and int32 zero point, both [..., 1].
+
+    The same numbers as `functional.choose_qparams` and `functional.quantize` give; a row with a NaN or an infinity gets
+    scale NaN, zero point 0 and q 0. Raises as `PackedLinear` does.
+    """
+    rows = _rows(x, x.shape[-1] if x.ndim else 0)
+    m, k = rows.shape
+    q, scale, zero_point = torch.empty(m, k, dtype=torch.int8), torch.empty(m), torch.empty(m, dtype=torch.int32)
+    outputs = (q.data_ptr(), scale.data_ptr(), zero_point.data_ptr())
+    threads, index = torch.get_num_threads(), PATHS.index(_resolved(path))
+    status = _library().clipq_quantize_rows(index, threads, rows.data_ptr(), rows.stride(0), m, k, symmetric, *outputs)
+    _check(status)
+    row_shape = (*x.shape[:-1], 1)
+    return q.reshape(x.shape), scale.reshape(row_shape), zero_point.reshape(row_shape)
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    if not _LIBRARY.is_file():
+        return "built without a C++ compiler; install g++ or clang++ and install clipq again"
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        abi = library.clipq_abi_version()
+    except (OSError, AttributeError) as error:
+        return f"{_LIBRARY.name} does not load ({error}); install clipq again"
+    if abi != _ABI:
+        return f"{_LIBRARY.name} is of another clipq version (ABI {abi}, not {_ABI}); install clipq again"
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _library() -> ctypes.CDLL:
+    library = _load()
+    if isinstance(library, str):
+        raise ClipqError(f"clipq's native library is not available: {library}.")
+    return library
+
+
+def _resolved(path: str | None) -> str:
+    if path is None:
+        return best_path()
+    if path not in supported_paths():
+        raise unknown_name("native path", path, supported_paths(), "Those run on this processor.")
+    return path
+
+
+def _check(status: int) -> None:
+    if status == 3:
+        raise MemoryError("clipq's native library ran out of memory")
+    if status:
+        raise ClipqError(f"clipq's native library refused a call: {_FAILURES.get(status, status)}.")
+
+
+def _shape_of(qweight: Tensor) -> tuple[int, int]:
+    if qweight.dtype != torch.int8 or qweight.ndim != 2 or 0 in qweight.shape or qweight.device.type != "cpu":
+        what = f"{str(qweight.dtype).removeprefix('torch.')} {list(qweight.shape)} on {qweight.device}"
+        raise QuantizationError(f"the native linear takes an int8 weight [out, in] on the CPU, not {what}.")
+    return qweight.shape[0], qweight.shape[1]
+
+
+def _per_channel(name: str, values: Tensor, channels: int) -> Tensor:
+    """float32 [channels], contiguous."""
+    if values.numel() != channels:
+        raise QuantizationError(f"{name} has {values.numel()} values; the weight has {channels} output channels.")
+    return values.detach().reshape(-1).float().contiguous()
+
+
+def _rows(x: Tensor, features: int) -> Tensor:
+    """`x` as float32 [rows, features] on the CPU whose values lie side by side within a row."""
+    if x.ndim == 0 or x.shape[-1] != features or features == 0:
+        wanted = features or "a positive number of"
+        raise QuantizationError(f"an input of shape {list(x.shape)} does not end in {wanted} features.")
+    if not x.is_floating_point() or not x.is_cpu:
+        raise QuantizationError(f"the native linear takes floats on the CPU, not {x.dtype} on {x.device}.")
+    rows = x.float() if x.ndim == 2 else x.float().reshape(-1, features)
+    within_reach = rows.stride(1) == 1 and rows.stride(0) >= features
+    return rows if within_reach else rows.contiguous()

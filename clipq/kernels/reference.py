@@ -11,7 +11,7 @@ from .weights import LinearWeights
 
 
 class ReferenceLinear:
-    """Quantize and dequantize the activations, multiply in float32 by the dequantized weights: the numbers' definition."""
+    """Quantize and dequantize the activations, multiply in float32 by the dequantized weights."""
 
     name = "reference"
 

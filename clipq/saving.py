@@ -1,4 +1,4 @@
-"""A model as a folder for the hub: the file, what other libraries look for beside it, and a model card."""
+"""`save` and `push_to_hub`: a model as one file, or as a folder with what other libraries look for and a model card."""
 
 from __future__ import annotations
 
@@ -8,22 +8,50 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import nn
+
+from . import hub
 from .cards import model_card
+from .checkpoints import write
 from .errors import CheckpointError
 from .header import MODEL_FILE
+from .models import Model
 from .schemes import QuantSpec, Scheme
 from .version import VERSION
 
-if TYPE_CHECKING:
-    from .models import Model
+
+def save(model: Model | nn.Module, path: str | os.PathLike[str], *, results: Mapping[str, Any] | None = None) -> Path:
+    """Write `model` to `path`: one file if that ends in `.safetensors`, else a folder as the hub expects it.
+
+    `model`: a `clipq.Model`, or a module of a host library. `results`: measured results to keep in the header, as
+    JSON values. Returns the path. The file appears complete or not at all; a folder must not exist yet or be empty.
+    Raises `ClipqError` if the architecture's configuration cannot be told.
+    """
+    path = Path(path)
+    wrapped = model if isinstance(model, Model) else Model(model)
+    if path.suffix == ".safetensors":
+        write(wrapped, path, results)
+        return path
+    return save_folder(wrapped, path, results)
+
+
+def push_to_hub(
+    model: Model | nn.Module,
+    repo_id: str,
+    *,
+    results: Mapping[str, Any] | None = None,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Upload the folder that `save` would write to the hub repository `repo_id`; returns the commit's URL."""
+    with tempfile.TemporaryDirectory() as folder:
+        return hub.push(save(model, Path(folder, "model"), results=results), repo_id, token=token, private=private)
 
 
 def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> Path:
     """Write `model` as the folder `path`, which must not exist yet or be empty; it appears complete or not at all."""
-    from .checkpoints import write
-
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CheckpointError(f"{path} exists already; give another folder, or a file name ending in .safetensors.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,17 +32,18 @@ embeddings = model.encode_image(pixels, normalize=True)
 
 def model_card(model: Model, results: Mapping[str, Any]) -> str:
     """A card in the hub's format: YAML front matter (base_model, ...), recipe, measured numbers."""
+    from huggingface_hub import ModelCardData
+
     base, name = model.source.get("base"), model.source.get("name") or model.config.get("arch") or "CLIP"
     quantized = any(not scheme.is_float for scheme in model.recipe.schemes.values())
-    front = {
-        "library_name": "clipq",
-        "pipeline_tag": "zero-shot-image-classification" if "text" in model.towers else "image-feature-extraction",
-        "license": str(model.source.get("licence", "other")).lower(),
-        "base_model": base,
-        "base_model_relation": "quantized" if base and quantized else None,
-    }
-    lines = [f"{key}: {value}" for key, value in front.items() if value]
-    tags = "\n".join(f"- {tag}" for tag in ("clip", "clipq", model.host.name, *sorted(set(model.precision.values()))))
+    front = ModelCardData(
+        library_name="clipq",
+        pipeline_tag="zero-shot-image-classification" if "text" in model.towers else "image-feature-extraction",
+        license=str(model.source.get("licence") or "other").lower(),
+        base_model=base,
+        base_model_relation="quantized" if base and quantized else None,
+        tags=["clip", "clipq", model.host.name, *sorted(set(model.precision.values()))],
+    )
     body = _BODY.format(
         title=f"{name} {model.precision_name}",
         base_line=f"[{base}](https://huggingface.co/{base})" if base else name,
@@ -51,7 +52,7 @@ def model_card(model: Model, results: Mapping[str, Any]) -> str:
         recipe=_recipe(model),
         results=_results(results),
     )
-    return "\n".join(["---", *lines, "tags:", tags, "---", "", body])
+    return f"---\n{front}\n---\n\n{body}"
 
 
 def _recipe(model: Model) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, ClipqError
+from .errors import CheckpointError
 from .header import (
     CONFIG_KEY,
     DATA_HASH_KEY,
@@ -24,7 +24,7 @@ from .header import (
     read_header,
     seal,
 )
-from .hosts import host_named
+from .hosts import Host, host_named
 from .models import Model
 from .quantization import Recipe, finish, rebuild
 from .resources import atomic_path
@@ -37,19 +37,32 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
-    """Write the single file, sealed with its hashes."""
+    """Write the single file, sealed with its hashes. Raises `CheckpointError` if it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {
         "format": "pt",
         VERSION_KEY: str(FORMAT_VERSION),
-        CONFIG_KEY: json.dumps(description(model, results), sort_keys=True),
+        CONFIG_KEY: _to_json(path, description(model, results)),
         DATA_HASH_KEY: NO_HASH,
         HEADER_HASH_KEY: NO_HASH,
     }
-    with atomic_path(path) as temporary:
-        save_file(_tensors(model), temporary, metadata)
-        seal(temporary)
+    try:
+        with atomic_path(path) as temporary:
+            save_file(_tensors(model), temporary, metadata)
+            seal(temporary)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Make room or get access, or write elsewhere.") from error
+
+
+def _to_json(path: Path, values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: results, source and configurations are kept as JSON, and {error}."
+        ) from error
 
 
 def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -86,21 +99,25 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     header = read_header(path)
     check_data(header)
     config = header.config
-    host = host_named(config["host"])
-    try:
-        recipe = Recipe.from_dict(config["recipe"])
-        module = host.build(config["config"])
-        rebuild(module, host, recipe)
-    except CheckpointError:
-        raise
-    except (ClipqError, TypeError, KeyError, ValueError, AttributeError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{header.path}: its {host.name} architecture cannot be built here: {error}") from error
+    module, host, recipe = _skeleton(header.path, config)
     tensors = _load(header, torch.device(device))
-    files = _take_tokenizer(header, tensors)
+    files = _take_tokenizer(header, tensors, (config.get("tokenizer") or {}).get("kind") == "transformers")
     _assign(header, module, tensors)
     _move_buffers(module, torch.device(device))
     finish(module, host, recipe)
     return _wrap(module, config, files)
+
+
+def _skeleton(path: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
+    try:
+        host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
+        module = host.build(config["config"])
+        if set(recipe.schemes) != set(host.towers(module)):
+            raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
+        rebuild(module, host, recipe)
+    except Exception as error:  # the border to libraries that are given a configuration from who knows where
+        raise CheckpointError(f"{path}: its {config['host']} model cannot be built here: {error}") from error
+    return module, host, recipe
 
 
 def _wrap(module: nn.Module, config: Mapping[str, Any], files: dict[str, str]) -> Model:
@@ -124,13 +141,18 @@ def _load(header: Header, device: torch.device) -> dict[str, Tensor]:
         raise CheckpointError(f"{header.path} cannot be read: {error}") from error
 
 
-def _take_tokenizer(header: Header, tensors: dict[str, Tensor]) -> dict[str, str]:
+def _take_tokenizer(header: Header, tensors: dict[str, Tensor], needed: bool) -> dict[str, str]:
     packed = tensors.pop(_TOKENIZER, None)
+    if packed is None and needed:
+        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r} is missing.")
     if packed is None:
         return {}
-    if packed.dtype != torch.uint8:
-        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r} has dtype {packed.dtype}, not torch.uint8.")
-    return unpack_files(packed.cpu().numpy().tobytes())
+    try:
+        if packed.dtype != torch.uint8:
+            raise CheckpointError(f"its dtype is {packed.dtype}, not torch.uint8.")
+        return unpack_files(packed.cpu().numpy().tobytes())
+    except CheckpointError as error:
+        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r}: {error}") from error
 
 
 def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -154,6 +176,8 @@ def _check(path: Path, name: str, slot: Slot, tensor: Tensor) -> None:
     exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
     if tensor.dtype not in ((expected.dtype,) if exact else _FLOATS):
         raise CheckpointError(f"{path}: tensor {name!r} has dtype {tensor.dtype}, the model needs {expected.dtype}.")
+    if slot.attribute == "weight_scale" and not tensor.isfinite().all():
+        raise CheckpointError(f"{path}: tensor {name!r} has scales that are not finite.")
 
 
 def _move_buffers(module: nn.Module, device: torch.device) -> None:

@@ -80,6 +80,8 @@ def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor,
             f"{name} holds {count} non-finite values of {weight.numel()}; mend the checkpoint first."
         )
     scale, zero_point = choose_qparams(weight, spec)
+    if not torch.isfinite(scale).all():
+        raise QuantizationError(f"{name} spans more than float32 can hold; mend the checkpoint first.")
     q = quantize(weight, scale, zero_point, spec)
     return q, scale, None if spec.symmetric else zero_point.to(torch.int8)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     path = locate(path)
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with _reading(path), path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise CheckpointError(f"{path} is truncated or no safetensors file: {size} bytes, header of {length}.")
@@ -81,6 +82,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return header
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
 def check_data(header: Header) -> None:
     """Raise `CheckpointError` if the tensors' bytes do not have the sha256 that the header states."""
     if data_hash(header.path, header.data_start) != header.metadata[DATA_HASH_KEY]:
@@ -92,7 +101,7 @@ def check_data(header: Header) -> None:
 def data_hash(path: Path, start: int) -> str:
     """sha256 (hex) of everything in the file from the offset `start`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with _reading(path), path.open("rb") as file:
         file.seek(start)
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -149,7 +158,7 @@ def _check_origin(path: Path, metadata: Mapping[str, str]) -> None:
             f"{path} was not written by clipq (no {VERSION_KEY!r}); quantize the model and clipq.save it."
         )
     version = metadata[VERSION_KEY]
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise CheckpointError(
             f"{path} has format version {version!r}; this clipq reads up to {FORMAT_VERSION}. "
             "Upgrade: pip install -U clipq"
@@ -180,8 +189,8 @@ def _check_layout(path: Path, tensors: Mapping[str, Any], data_bytes: int) -> No
 
 def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
     try:
-        dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, stop))
+        dtype, shape, (start, stop) = str(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, start, stop))
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: tensor {name!r} is not described by dtype, shape and data_offsets.") from error
     if dtype not in _ITEM_BYTES:
@@ -195,3 +204,5 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
     for key, kind in (("host", str), ("config", dict), ("preprocessing", dict), ("recipe", dict), ("source", dict)):
         if not isinstance(config.get(key), kind):
             raise CheckpointError(f"{path}: metadata {CONFIG_KEY!r} has no {key!r}.")
+    if not isinstance(config.get("tokenizer"), (dict, type(None))):
+        raise CheckpointError(f"{path}: metadata {CONFIG_KEY!r} has a 'tokenizer' that is no table.")

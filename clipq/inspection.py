@@ -24,6 +24,7 @@ class LeftFloat:
     weights: int
     why: str
     intended: bool
+    is_embedding: bool
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _left_float(module: nn.Module, host: Host, name: str, slot: Slot) -> LeftFlo
     )
     if why is None:
         why = "parameter used directly by the host" if intended else f"{owner} of a kind clipq does not quantize"
-    return LeftFloat(name, slot.tensor.numel(), why, intended)
+    return LeftFloat(name, slot.tensor.numel(), why, intended, isinstance(slot.module, nn.Embedding))
 
 
 def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, int | None]:

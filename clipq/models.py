@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -123,8 +124,9 @@ class Model:
         return (_LOGIT_SCALE * self.encode_image(pixels, normalize=True) @ classes.T).softmax(dim=-1)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of what the model computes with: its tensors, and the precision of what stays float."""
-        return fingerprint(self.module)
+        """sha256 (hex) of what the model computes with: its tensors and its schemes."""
+        schemes = {tower: self.recipe.schemes[tower].to_dict() for tower in self.towers}
+        return fingerprint(self.module, json.dumps(schemes, sort_keys=True))
 
     def kernel_path(self) -> str:
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""

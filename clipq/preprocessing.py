@@ -21,11 +21,13 @@ def build_preprocess(settings: Mapping[str, Any]) -> Preprocess:
     preprocessing with. Raises `CheckpointError` if the library does not take them.
     """
     kind = settings.get("kind")
-    if kind not in _BUILDERS:
+    if not isinstance(kind, str) or kind not in _BUILDERS:
         raise unknown_name("preprocessing", kind, _BUILDERS)
     try:
         return _BUILDERS[kind]({k: v for k, v in settings.items() if k != "kind"})
-    except (TypeError, KeyError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # the border to libraries that are given settings from who knows where
         raise CheckpointError(f"preprocessing settings {dict(settings)!r} do not fit {kind}: {error}.") from error
 
 

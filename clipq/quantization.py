@@ -79,7 +79,7 @@ def quantize_module(module: nn.Module, precision: Precisions, fallback: str | No
     replacements = {name: _replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
     _install(module, replacements)
     finish(module, host, recipe)
-    _warn_if_incomplete(coverage(module, count_macs=False))
+    _warn_if_incomplete(coverage(module, count_macs=False), schemes)
 
 
 def recipe_of(module: nn.Module) -> Recipe:
@@ -135,12 +135,12 @@ def rebuild(module: nn.Module, host: Host, recipe: Recipe) -> None:
     """
     for name, kind in recipe.modules.items():
         try:
-            replacement = _replacement(module, name, kind, host, recipe)
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
-            raise CheckpointError(
-                f"the recipe makes {name!r} a {kind!r}, which does not fit the architecture."
-            ) from error
-        _install(module, {name: replacement})
+            fits = _kind(module.get_submodule(name), recipe.schemes[host.tower_of(module, name)]) == kind
+        except (AttributeError, KeyError):
+            fits = False
+        if not fits:
+            raise CheckpointError(f"the recipe makes {name!r} a {kind!r}, which does not fit the architecture.")
+        _install(module, {name: _replacement(module, name, kind, host, recipe)})
 
 
 def _replacement(module: nn.Module, name: str, kind: str, host: Host, recipe: Recipe) -> nn.Module:
@@ -180,9 +180,10 @@ def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
     return torch.float16 if native else torch.float32
 
 
-def _warn_if_incomplete(report: Coverage) -> None:
+def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None:
     for name, tower in report.towers.items():
-        unexpected = [left for left in tower.left_float if not left.intended]
+        wanted = schemes[name].embeddings is None  # then float embeddings are what was asked for
+        unexpected = [left for left in tower.left_float if not (left.intended or (wanted and left.is_embedding))]
         share = sum(left.weights for left in unexpected) / max(tower.matrix_weights, 1)
         if tower.int8_weights and share > _UNEXPECTED_SHARE:
             most = ", ".join(f"{left.name} ({left.why})" for left in unexpected[:5])

@@ -44,10 +44,15 @@ def push_to_hub(
     results: Mapping[str, Any] | None = None,
     private: bool = False,
     token: str | None = None,
+    endpoint: str | None = None,
 ) -> str:
-    """Upload the folder that `save` would write to the hub repository `repo_id`; returns the commit's URL."""
+    """Upload the folder that `save` would write to the hub repository `repo_id`; returns the commit's URL.
+
+    `token`, `private` and `endpoint` (another hub) are huggingface_hub's. Raises `UploadError` if the hub refuses.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        return hub.push(save(model, Path(folder, "model"), results=results), repo_id, token=token, private=private)
+        saved = save(model, Path(folder, "model"), results=results)
+        return hub.push(saved, repo_id, token=token, private=private, endpoint=endpoint)
 
 
 def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> Path:
@@ -96,7 +101,7 @@ def quantization_config(model: Model) -> dict[str, Any]:
     }
     return {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized" if groups else "dense",
+        "format": _format(groups),
         "quantization_status": "compressed",
         "config_groups": groups,
         "ignore": [],
@@ -104,6 +109,11 @@ def quantization_config(model: Model) -> dict[str, Any]:
         "global_compression_ratio": None,
         "clipq_version": VERSION,
     }
+
+
+def _format(groups: Mapping[str, Any]) -> str:
+    recipes = {json.dumps({**group, "targets": None}, sort_keys=True) for group in groups.values()}
+    return ("dense", "int-quantized", "mixed-precision")[min(len(recipes), 2)]
 
 
 def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:

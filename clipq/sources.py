@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import CheckpointError, ClipqError, DownloadError, unknown_name
 from .models import Model
-from .registry import Entry
+from .registry import Entry, entries
 from .tokenization import TokenizerSpec, describe_tokenizer
 
 
@@ -44,7 +44,8 @@ def load_open_clip(
         tokenizer = _open_clip_tokenizer(name, cache_dir)
     if quick_gelu:
         config["quick_gelu"] = True
-    source = {"arch": name if ":" not in name else None, "tag": pretrained, "name": _natural(name, pretrained, entry)}
+    tag = pretrained if pretrained in open_clip.list_pretrained_tags_by_model(name) else None
+    source = {"arch": None if ":" in name else name, "tag": tag, "name": _natural(name, pretrained, entry)}
     if entry is not None:
         source |= {"base": entry.base, "licence": entry.licence}
     return Model(module, config=config, tokenizer=tokenizer, source=source)
@@ -56,9 +57,8 @@ def _arch_and_tag(name: str, pretrained: str | None) -> tuple[str, str]:
     arch, _, tag = name.partition("/")
     tag = pretrained or tag
     if arch not in open_clip.list_models():
-        from .registry import list_models
-
-        raise unknown_name("model", name, {*open_clip.list_models(), *list_models()}, "`clipq list` shows the zoo.")
+        zoo = {known for entry in entries() for known in (entry.arch, entry.name)}
+        raise unknown_name("model", name, zoo | set(open_clip.list_models()), "`clipq list` shows the zoo.")
     tags = open_clip.list_pretrained_tags_by_model(arch)
     if not tag:
         raise unknown_name("pretrained tag", tag, tags, f"Give pretrained=TAG, a file of weights, or {arch!r}/TAG.")

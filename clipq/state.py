@@ -66,11 +66,11 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(slot.tensor.shape) for name, slot in slots(model).items() if slot.attribute not in extra}
 
 
-def fingerprint(model: nn.Module) -> str:
-    """sha256 (hex) over the names, dtypes, shapes and bytes of all tensors of `model`."""
+def fingerprint(model: nn.Module, settings: str = "") -> str:
+    """sha256 (hex) over the names, dtypes, shapes and bytes of all tensors of `model`, and over `settings`."""
     import hashlib
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(settings.encode())
     for name, slot in sorted(slots(model).items()):
         tensor = slot.tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

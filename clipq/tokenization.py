@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from .errors import CheckpointError, unknown_name
 
 Tokenize = Callable[[str | list[str]], Tensor]
 _MAX_BYTES = 256 << 20  # unpacked; the largest tokenizers of CLIP-like models (SigLIP 2) have 35 MB
+_MAX_CONTEXT = 1 << 20
+_OF_MODELS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -38,32 +41,46 @@ def unpack_files(data: bytes) -> dict[str, str]:
         if stream.unconsumed_tail or not stream.eof:
             raise ValueError(f"larger than {_MAX_BYTES} bytes, or cut off")
         files = json.loads(text)
-        if not all(Path(name).name == name and isinstance(body, str) for name, body in files.items()):
-            raise ValueError("a file name with a folder in it")
-    except (zlib.error, ValueError, AttributeError) as error:
+        if bad := [name for name, body in files.items() if not (_is_plain(name) and isinstance(body, str))]:
+            raise ValueError(f"{bad[0]!r} is not a file of a tokenizer")
+    except (zlib.error, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"the tokenizer in the file cannot be unpacked: {error}.") from error
     return files
 
 
+def _is_plain(name: str) -> bool:
+    """Whether `name` is what a tokenizer calls its files: no folder in it, and not a model's own `config.json`."""
+    return re.fullmatch(r"\w[\w.-]*\.json", name, re.ASCII) is not None and name not in _OF_MODELS
+
+
 def build_tokenizer(spec: TokenizerSpec) -> Tokenize:
-    """The function from a string or a list of n strings to int64 token ids [n, context_length]."""
-    kind = spec.settings.get("kind")
-    if kind not in _BUILDERS:
+    """The function from a string or a list of n strings to int64 token ids [n, context_length].
+
+    Raises `UnknownNameError` or `CheckpointError` if there is no such tokenizer.
+    """
+    kind, length = spec.settings.get("kind"), spec.settings.get("context_length")
+    if not isinstance(kind, str) or kind not in _BUILDERS:
         raise unknown_name("tokenizer", kind, _BUILDERS)
-    return _BUILDERS[kind](spec)
+    if type(length) is not int or not 0 < length <= _MAX_CONTEXT:
+        raise CheckpointError(f"a tokenizer with context_length={length!r} is not possible; 77 is usual.")
+    try:
+        return _BUILDERS[kind](spec)
+    except Exception as error:  # the border to libraries that are given settings from who knows where
+        raise CheckpointError(f"the tokenizer of kind {kind!r} cannot be built: {error}") from error
 
 
 def describe_tokenizer(tokenizer: Any, context_length: int) -> TokenizerSpec:
     """The spec of an open_clip tokenizer or of a transformers one. Raises `CheckpointError` for another kind."""
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-    if isinstance(tokenizer, SimpleTokenizer):
-        return TokenizerSpec({"kind": "open_clip", "context_length": tokenizer.context_length})
-    settings: dict[str, Any] = {"kind": "transformers", "context_length": context_length, "clean": None}
-    if isinstance(tokenizer, HFTokenizer):
+    settings: dict[str, Any] = {"context_length": getattr(tokenizer, "context_length", None) or context_length}
+    if isinstance(tokenizer, (SimpleTokenizer, HFTokenizer)):
         settings["clean"] = tokenizer.clean_fn.__name__.removeprefix("_clean_")
-        settings["context_length"] = tokenizer.context_length
-        settings["strip_sep_token"] = tokenizer.strip_sep_token
+    if isinstance(tokenizer, SimpleTokenizer):
+        return TokenizerSpec({"kind": "open_clip", "reduction_mask": _reduction_of(tokenizer), **settings})
+    settings = {"kind": "transformers", "clean": None, **settings}
+    if isinstance(tokenizer, HFTokenizer):
+        settings |= {"strip_sep_token": tokenizer.strip_sep_token, "tokenizer_mode": tokenizer.tokenizer_mode}
         tokenizer = tokenizer.tokenizer
     if not hasattr(tokenizer, "save_pretrained"):
         raise CheckpointError(
@@ -75,31 +92,38 @@ def describe_tokenizer(tokenizer: Any, context_length: int) -> TokenizerSpec:
     return TokenizerSpec(settings, files)
 
 
+def _reduction_of(tokenizer: Any) -> str:
+    """open_clip's name for how texts that are too long are cut; "" for their beginning."""
+    from open_clip.tokenizer import random_mask_tokenize, simple_mask_tokenize, syntax_mask_tokenize
+
+    names = {simple_mask_tokenize: "simple", random_mask_tokenize: "random", syntax_mask_tokenize: "syntax", None: ""}
+    return names.get(tokenizer.reduction_fn, "shuffle")
+
+
 def _open_clip(spec: TokenizerSpec) -> Tokenize:
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(context_length=spec.settings["context_length"])
+    options = {key: spec.settings[key] for key in ("clean", "reduction_mask") if spec.settings.get(key)}
+    return SimpleTokenizer(context_length=spec.settings["context_length"], **options)
 
 
 def _transformers(spec: TokenizerSpec) -> Tokenize:
-    from open_clip.tokenizer import get_clean_fn
+    from open_clip.tokenizer import HFTokenizer
     from transformers import AutoTokenizer
 
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    options = {key: value for key, value in spec.settings.items() if key != "kind"}
+    length, wrapped = options["context_length"], options.get("clean") is not None
     with tempfile.TemporaryDirectory() as folder:
         for name, body in spec.files.items():
             Path(folder, name).write_text(body, "utf-8")
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    clean_name = spec.settings.get("clean")
-    clean = get_clean_fn(clean_name) if clean_name in _CLEANERS else str
-    length, strip = spec.settings["context_length"], spec.settings.get("strip_sep_token", False)
+        tokenizer = HFTokenizer(folder, **options, **safe) if wrapped else AutoTokenizer.from_pretrained(folder, **safe)
 
     def tokenize(texts: str | list[str]) -> Tensor:
-        texts = [clean(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        ids = tokenizer(texts, return_tensors="pt", max_length=length, padding="max_length", truncation=True).input_ids
-        return ids.masked_fill(ids == tokenizer.sep_token_id, 0) if strip else ids
+        texts = [texts] if isinstance(texts, str) else texts
+        return tokenizer(texts, return_tensors="pt", max_length=length, padding="max_length", truncation=True).input_ids
 
-    return tokenize
+    return tokenizer if wrapped else tokenize
 
 
-_CLEANERS = ("canonicalize", "lower", "whitespace")  # open_clip's names; any other value cleans nothing
 _BUILDERS: Mapping[str, Callable[[TokenizerSpec], Tokenize]] = {"open_clip": _open_clip, "transformers": _transformers}

@@ -37,7 +37,8 @@ const Kernel* usable(int path) {
 bool sizes_fit(int64_t n, int64_t k) { return n >= 1 && k >= 1 && k <= CLIPQ_MAX_K; }
 
 constexpr int64_t SERIAL_VALUES = 32768;       // quantizing fewer takes under 10 us: not worth a fork
-constexpr int64_t TASK_PRODUCTS = 1 << 18;     // at least some microseconds of work a task
+constexpr int64_t TASK_PRODUCTS = 1 << 18;     // some microseconds of work: at least that a task
+constexpr int64_t THREAD_PRODUCTS = 1 << 20;   // at least that a thread
 constexpr int64_t LASTING_PRODUCTS = 1 << 25;  // a millisecond on one core
 constexpr int64_t BLOCK_BYTES = 192 * 1024;    // quantized rows that stay in a core's second-level cache
 constexpr int TASKS_PER_THREAD = 6;
@@ -60,6 +61,8 @@ int64_t at_least(int64_t value, int64_t least) { return value < least ? least : 
 
 // Tasks are blocks of rows (as many as stay in the cache) times groups of panels.
 void multiply(const Kernel& kernel, int threads, const Linear& job, int64_t m) {
+    const int64_t products = m * job.n * job.k;
+    if (threads > products / THREAD_PRODUCTS) threads = static_cast<int>(at_least(products / THREAD_PRODUCTS, 1));
     const int64_t fitting = BLOCK_BYTES / kernel.row_stride(job.k) / kernel.tile_rows;
     const int64_t row_blocks = (m - 1) / (at_least(fitting, 1) * kernel.tile_rows) + 1;
     const int64_t rows = round_up((m - 1) / row_blocks + 1, kernel.tile_rows);
@@ -68,7 +71,7 @@ void multiply(const Kernel& kernel, int threads, const Linear& job, int64_t m) {
     const int64_t smallest = TASK_PRODUCTS / (rows * kernel.panel_cols * job.k) + 1;
     const int64_t group = at_least((panels - 1) / wanted + 1, smallest);
     const int64_t groups = (panels - 1) / group + 1;
-    parallel_for(threads, row_blocks * groups, m * job.n * job.k >= LASTING_PRODUCTS, [&](int64_t task) {
+    parallel_for(threads, row_blocks * groups, products >= LASTING_PRODUCTS, [&](int64_t task) {
         const int64_t row = task / groups * rows, panel = task % groups * group;
         const int64_t row_end = row + rows < m ? row + rows : m, panel_end = panel + group < panels ? panel + group : panels;
         if (row < row_end) kernel.multiply(job, row, row_end, panel, panel_end);

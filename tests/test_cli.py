@@ -411,7 +411,7 @@ def _kill_after_some_shards(argv: list[str], folder: Path) -> int:
 
 def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys):
     page = tmp_path / "demo.html"
-    assert main(["demo", "--limit", "32", "-o", str(page)]) == 0
+    assert main(["demo", "--quick", "-o", str(page)]) == 0
     out = capsys.readouterr().out
     assert str(page) in out
     assert "same answer as fp32" in out

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..resources import atomic_path
 from . import show
-from .options import add_precision, positive, weight_bytes
+from .options import add_precision, weight_bytes
 
 if TYPE_CHECKING:
-    from ..evaluation import Result
+    from ..evaluation import Result, Task
     from ..models import Model
 
 MODEL, TASK = "clipq-tiny", "drawings"
 _BATCH_SIZES = (1, 32)
 _TIMED_SAMPLES = 7
+_QUICK = 200
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -30,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_precision(parser)
     help = "the page to write (default: %(default)s)"
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("clipq-demo.html"), help=help)
-    parser.add_argument("--limit", metavar="N", type=positive, help="use at most N drawings")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK} drawings, and one prompt for each name")
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     parser.set_defaults(run=run)
 
@@ -41,18 +43,29 @@ def run(args: argparse.Namespace) -> int:
     from ..loading import load
     from .page import page
 
+    task, limit, samples = _scope(args.quick)
     model, baseline = load(MODEL, args.precision), load(MODEL, "fp32")
-    base = evaluate(baseline, TASK, limit=args.limit)
-    own = evaluate(model, TASK, limit=args.limit, baseline=base)
-    times = benchmark(model, baseline, _BATCH_SIZES, _TIMED_SAMPLES)
+    base = evaluate(baseline, task, limit=limit)
+    own = evaluate(model, task, limit=limit, baseline=base)
+    times = benchmark(model, baseline, _BATCH_SIZES, samples)
     rows = [_row(base, baseline, times, "baseline_ms"), _row(own, model, times, "ms")]
     with atomic_path(args.output) as temporary:
-        temporary.write_text(page(own, base, rows, _machine(times), _scale(baseline)), encoding="utf-8")
+        temporary.write_text(page(own, base, task, rows, _machine(times), _scale(baseline)), encoding="utf-8")
     _print(own, rows, times)
     print(f"\nthe page: {args.output.resolve()}")
     if args.open:
         webbrowser.open(args.output.resolve().as_uri())
     return 0
+
+
+def _scope(quick: bool) -> tuple[Task, int | None, int]:
+    """The task, the number of drawings (None: all) and of timed samples."""
+    from ..evaluation import load_task
+
+    task = load_task(TASK)
+    if not quick:
+        return task, None, _TIMED_SAMPLES
+    return replace(task, name=f"{TASK}-quick", templates=task.templates[:1]), _QUICK, 1
 
 
 def _row(result: Result, model: Model, times: dict[str, Any], key: str) -> dict[str, str]:

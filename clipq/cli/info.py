@@ -48,6 +48,7 @@ def about_machine() -> dict[str, Any]:
     import torch
 
     from .. import kernels
+    from ..kernels import native
 
     flags = machine.cpu_flags()
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
@@ -61,6 +62,7 @@ def about_machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         **paths,
         **reasons,
+        "native instruction set": native.best_path() if native.available() else None,
         "versions": machine.versions(),
     }
 
@@ -104,7 +106,11 @@ def _bytes_per_dtype(header: Header) -> dict[str, str]:
 
 def _in_words(value: object) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {one if isinstance(one, str) else json.dumps(one)}" for name, one in value.items())
+        return "\n".join(
+            f"{name}: {one if isinstance(one, str) else json.dumps(one)}"
+            for name, one in value.items()
+            if one is not None
+        )
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import show
 
 if TYPE_CHECKING:
-    from ..evaluation import Result
+    from ..evaluation import Result, Task
     from ..evaluation.images import Entry
 
 _PICTURES = 24  # shown in any case, spread evenly over the classes
@@ -32,9 +32,9 @@ class Card:
     own: list[tuple[str, float]]
 
 
-def page(own: Result, base: Result, rows: Sequence[dict[str, str]], machine: str, scale: float) -> str:
+def page(own: Result, base: Result, task: Task, rows: Sequence[dict[str, str]], machine: str, scale: float) -> str:
     """The whole page; `rows` are the table's, `scale` the factor from cosines to logits."""
-    cards = _cards(own, base, scale)
+    cards = _cards(own, base, task, scale)
     first = spread(len(own.answers.keys), _PICTURES)
     changed = (own.answers.top1 != base.answers.top1).nonzero().flatten().tolist()
     name = show.precision(own.model)
@@ -58,12 +58,11 @@ def spread(total: int, wanted: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def _cards(own: Result, base: Result, scale: float):
+def _cards(own: Result, base: Result, task: Task, scale: float) -> Callable[[Sequence[int]], list[Card]]:
     """A function that makes the cards of the rows it is given."""
     from ..evaluation.data import task_images
-    from ..evaluation.tasks import load_task
 
-    images = task_images(load_task(own.task)).limited(own.limit)
+    images = task_images(task).limited(own.limit)
     entries = {entry.key: entry for entry in images.entries}
 
     def card(row: int) -> Card:

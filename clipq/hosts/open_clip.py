@@ -13,7 +13,7 @@ from ..blocks import BlockNames
 from ..errors import ClipqError, SchemeError
 from ..state import shapes
 from .base import Host, build_skeleton
-from .timm import TIMM_BLOCKS
+from .timm import TIMM_BLOCKS, known_trunk
 from .transformers import TRANSFORMERS_BLOCKS
 
 _NATIVE = BlockNames(
@@ -83,7 +83,7 @@ class OpenClipHost(Host):
         config = deepcopy({k: v for k, v in config.items() if k != "arch"})
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
         name = ("CoCa" if "multimodal_cfg" in config else "CustomTextCLIP") if custom else "CLIP"
-        config.get("vision_cfg", {}).update(_untrained(config["vision_cfg"]))
+        _forbid_downloads(config)
         known = inspect.signature(getattr(open_clip, name)).parameters
         if unknown := sorted(set(config) - set(known)):
             raise SchemeError(
@@ -105,8 +105,14 @@ class OpenClipHost(Host):
         return module.context_length if hasattr(module, "context_length") else module.text.context_length
 
 
-def _untrained(vision_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    return {"timm_model_pretrained": False} if vision_cfg.get("timm_model_name") else {}
+def _forbid_downloads(config: dict[str, Any]) -> None:
+    """Building an architecture must fetch no weights: neither a timm trunk's nor a Hugging Face text tower's."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if vision.get("timm_model_name"):
+        known_trunk(vision["timm_model_name"])
+        vision["timm_model_pretrained"] = False
+    if text.get("hf_model_name"):
+        text["hf_model_pretrained"] = False
 
 
 def _candidates(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..blocks import BlockNames
-from ..errors import ClipqError, QuantizationError
+from ..errors import ClipqError, QuantizationError, unknown_name
 from ..state import shapes
 from .base import Host, build_skeleton
 
@@ -68,6 +68,7 @@ class TimmHost(Host):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         import timm
 
+        known_trunk(config["arch"])
         options = {k: config[k] for k in ("num_classes", "global_pool", "img_size") if config.get(k) is not None}
         return build_skeleton(lambda: timm.create_model(config["arch"], pretrained=False, **options))
 
@@ -79,6 +80,14 @@ class TimmHost(Host):
 
         settings = resolve_model_data_config(module)
         return {"kind": "timm", **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}
+
+
+def known_trunk(arch: str) -> None:
+    """Raise `UnknownNameError` unless timm itself defines `arch`; timm would ask the hub for "hf-hub:..."."""
+    import timm
+
+    if not (isinstance(arch, str) and ":" not in arch and timm.is_model(arch)):
+        raise unknown_name("timm architecture", arch, timm.list_models("vit_*"))
 
 
 def _image_size(module: nn.Module) -> list[int] | None:

@@ -109,7 +109,7 @@ class TransformersHost(Host):
             raise CheckpointError(
                 f"{config.get('class')!r} is not a model class of transformers {transformers.__version__}."
             )
-        settings = kind.config_class.from_dict({k: v for k, v in values.items() if k != "dtype"})
+        settings = kind.config_class.from_dict(_without_code(values))
         return build_skeleton(lambda: kind(settings))
 
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
@@ -133,6 +133,16 @@ def _pools(module: nn.Module) -> bool:
 def _features(output: Any) -> Tensor:
     """transformers 5 returns an object from get_image_features, transformers 4 the tensor itself."""
     return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _without_code(values: Any) -> Any:
+    """A configuration without what chooses code to run: attention kernels may be fetched from the hub by name."""
+    if isinstance(values, list):
+        return [_without_code(value) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    chosen = ("dtype", "torch_dtype", "auto_map", "quantization_config")
+    return {k: _without_code(v) for k, v in values.items() if k not in chosen and not k.endswith("implementation")}
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from .version import VERSION as __version__
 if TYPE_CHECKING:
     from .errors import ClipqError
     from .evaluation import Result, evaluate
+    from .inspection import coverage
     from .loading import load
     from .models import Model
-    from .inspection import coverage
     from .quantization import quantize
     from .registry import list_models
     from .saving import push_to_hub, save

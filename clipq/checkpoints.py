@@ -53,7 +53,7 @@ def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) ->
             save_file(_tensors(model), temporary, metadata)
             seal(temporary)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Make room or get access, or write elsewhere.") from error
+        raise CheckpointError(f"{path} cannot be written: {error}. Make room, or write somewhere else.") from error
 
 
 def _to_json(path: Path, values: Mapping[str, Any]) -> str:

@@ -78,6 +78,7 @@ def embed(
     `accelerate launch` the processes share the work; the main one returns the result, the others `None`.
     Raises `DataError` if there is nothing to embed or no tower for it, `ResultError` if an embedding is not finite.
     """
+    check_input(Path(source))
     check_model(model, needs_text=Path(source).is_file())
     items = _items(model, Path(source), normalize)
     processes = launched(model.device.type)
@@ -100,6 +101,12 @@ def save_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
         _save_safetensors(found, rest, path)
     else:
         _save_npy(found, rest, path)
+
+
+def check_input(source: Path) -> None:
+    """Raise `DataError` for an input that does not exist."""
+    if not source.exists():
+        raise DataError(f"{source} does not exist; give a folder of pictures, or a text file with one text a line.")
 
 
 def check_output(path: Path, names: Sequence[str] = ()) -> None:

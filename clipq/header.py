@@ -109,14 +109,24 @@ def data_hash(path: Path, start: int) -> str:
 
 
 def seal(path: Path) -> None:
-    """Put the hashes into a file written with `NO_HASH` in their places."""
+    """Put the hashes into a file written with `NO_HASH` in their places, and its metadata in order.
+
+    safetensors writes metadata in an order that changes from run to run; the same model shall be the same file.
+    """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
-        raw = file.read(length)
+        raw = _in_order(file.read(length))
         raw = _with_hash(raw, DATA_HASH_KEY, data_hash(path, 8 + length))
         raw = _with_hash(raw, HEADER_HASH_KEY, hashlib.sha256(raw).hexdigest())
         file.seek(8)
         file.write(raw)
+
+
+def _in_order(raw: bytes) -> bytes:
+    entries = json.loads(raw)
+    entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+    ordered = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode().ljust(len(raw))
+    return ordered if len(ordered) == len(raw) else raw
 
 
 def _with_hash(raw: bytes, key: str, value: str) -> bytes:

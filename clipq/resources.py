@@ -43,9 +43,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
-    temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a finished file has the user's usual rights
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp and safetensors make 0600; a finished file has the usual rights
         os.replace(temporary, target)
     finally:
         with suppress(FileNotFoundError):

@@ -72,6 +72,8 @@ class Scheme:
     fallback: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise SchemeError(f"name={self.name!r} is not allowed; give a short text.")
         if self.fallback not in FALLBACKS:
             raise unknown_name("fallback precision", self.fallback, FALLBACKS)
         if self.weights is None and (self.activations or self.embeddings):

@@ -181,7 +181,7 @@ def _as_clipq_errors(name: str, pretrained: str | None) -> Iterator[None]:
         yield
     except ClipqError:
         raise
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise CheckpointError(f"{what} cannot be loaded: {error}") from error
     except (OSError, RuntimeError) as error:
         raise DownloadError(

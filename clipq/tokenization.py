@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import CheckpointError, unknown_name
 
 Tokenize = Callable[[str | list[str]], Tensor]
-_MAX_BYTES = 256 << 20  # unpacked; the largest tokenizers of CLIP-like models (SigLIP 2) have 35 MB
+_MAX_BYTES = 128 << 20  # unpacked; the largest tokenizers of CLIP-like models (SigLIP 2) have 35 MB
 _MAX_CONTEXT = 1 << 20
 _OF_MODELS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 

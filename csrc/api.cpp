@@ -54,10 +54,12 @@ void quantize_rows(int threads, int64_t m, int64_t k, void (*body)(void*, int64_
 
 template <class Body>
 void over_rows(int threads, int64_t m, int64_t k, Body body) {
-    quantize_rows(threads, m, k, [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); }, &body);
+    const auto call = [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); };
+    quantize_rows(threads, m, k, call, &body);
 }
 
 int64_t at_least(int64_t value, int64_t least) { return value < least ? least : value; }
+int64_t at_most(int64_t value, int64_t most) { return value > most ? most : value; }
 
 // Tasks are blocks of rows (as many as stay in the cache) times groups of panels.
 void multiply(const Kernel& kernel, int threads, const Linear& job, int64_t m) {
@@ -73,7 +75,7 @@ void multiply(const Kernel& kernel, int threads, const Linear& job, int64_t m) {
     const int64_t groups = (panels - 1) / group + 1;
     parallel_for(threads, row_blocks * groups, products >= LASTING_PRODUCTS, [&](int64_t task) {
         const int64_t row = task / groups * rows, panel = task % groups * group;
-        const int64_t row_end = row + rows < m ? row + rows : m, panel_end = panel + group < panels ? panel + group : panels;
+        const int64_t row_end = at_most(row + rows, m), panel_end = at_most(panel + group, panels);
         if (row < row_end) kernel.multiply(job, row, row_end, panel, panel_end);
     });
 }

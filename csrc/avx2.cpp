@@ -1,5 +1,6 @@
 // AVX2: 6 x 16 tile. There is no exact int8 product before VNNI (vpmaddubsw saturates at int16), so weights are widened
-// to int16 in registers and vpmaddwd adds pairs exactly into int32: 2 x 6 accumulators, 2 weights, 1 activation, 1 product.
+// to int16 in registers and vpmaddwd adds pairs exactly into int32: 12 accumulators, 2 weights, 1 activation and
+// 1 product fill the 16 registers. Packing the weights as int16 was 2 % faster and twice as large.
 #include <immintrin.h>
 
 #include "gemm.h"

@@ -1,4 +1,4 @@
-// The C ABI of clipq's native CPU kernels: plain C types only, so that one binary serves every Python and torch version.
+// The C ABI of clipq's native CPU kernels: plain C types only, so that one binary serves every Python and torch.
 // Every function is re-entrant: no state changes outside the arguments, once the processor has been probed.
 #ifndef CLIPQ_H
 #define CLIPQ_H

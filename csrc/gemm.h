@@ -134,7 +134,8 @@ struct Gemm {
             float scale[PANEL] = {}, bias[PANEL] = {};
             memcpy(scale, job.weight_scale + first, sizeof(float) * static_cast<size_t>(width));
             if (job.bias) memcpy(bias, job.bias + first, sizeof(float) * static_cast<size_t>(width));
-            for (int64_t r = row; r < row_end; r += TILE) one_tile(job, r, row_end, b, {sums, scale, bias}, first, width);
+            for (int64_t r = row; r < row_end; r += TILE)
+                one_tile(job, r, row_end, b, {sums, scale, bias}, first, width);
         }
     }
 

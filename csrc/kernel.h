@@ -31,7 +31,9 @@ struct Kernel {
     void (*pack)(const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
     int64_t (*row_stride)(int64_t k);
     // Rows [begin, end) of x.
-    void (*quantize)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin, int64_t end);
+    void (*quantize)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
+                     int64_t end);
+    // The same, with acts an int8 [m, k].
     void (*quantize_int8)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
                           int64_t end);
     // Rows [row, row_end) times panels [panel, panel_end).

@@ -1,15 +1,16 @@
 // Threads are borrowed from the OpenMP runtime that torch has already loaded, through its entry point GOMP_parallel
-// (GNU, LLVM and Intel runtimes all export it), looked up at run time. Linking one ourselves could load a second
-// runtime (torch's wheels bring their own, under another name): its pool would compete with torch's workers, which keep
-// spinning on the cores for a while after every torch operator. Sharing costs 1-3 us a call instead, and needs nothing
-// at build time. Each calling thread has its own team, so concurrent Python threads do not meet.
+// (GNU, LLVM and Intel runtimes export it on Linux), looked up at run time. Linking one ourselves could load a second
+// runtime (torch's wheels bring their own, some under another name): its pool would compete with torch's workers, which
+// keep spinning on the cores for a while after every torch operator. Sharing costs some 5 us a call, and needs nothing
+// at build time. Each calling thread has its own team, so concurrent Python threads do not meet. The price is OpenMP's
+// barrier: on a machine whose cores are taken by others, a call waits for the last worker, as torch's own do.
 // Without a runtime, threads are started per call, and only for work that outlasts their start.
 #include "parallel.h"
 
 #include <dlfcn.h>
 
 #include <atomic>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -27,7 +28,8 @@ struct Job {
 // Tasks are handed out one by one: on a shared machine one thread may be much slower than another.
 void work(void* argument) {
     Job& job = *static_cast<Job*>(argument);
-    for (int64_t task; (task = job.next.fetch_add(1, std::memory_order_relaxed)) < job.tasks;) job.body(job.context, task);
+    for (int64_t task; (task = job.next.fetch_add(1, std::memory_order_relaxed)) < job.tasks;)
+        job.body(job.context, task);
 }
 
 using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);

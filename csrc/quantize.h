@@ -22,7 +22,7 @@ struct Quantizer {
     static constexpr int LANES = Isa::LANES;
     typedef Act Narrow __attribute__((vector_size(LANES * sizeof(Act))));
 
-    // Values [i, i + LANES) of a row of k, zeros beyond it: they change neither the range nor, at zero weights, the sum.
+    // Values [i, i + LANES) of a row of k, zeros beyond it.
     static Floats load(const float* x, int64_t i, int64_t k) {
         Floats v = {};
         if (i + LANES <= k)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def measured(model: Model, base: Model, task: str, data: str | None) -> dict[str, float]:
     """What quantization cost on `task`: the numbers that go into the header and the card."""
     result = clipq.evaluate(model, task, data=data, baseline=base)
-    found = {"task": result.task, "n": result.metrics["n"], "top1": result.metrics["top1"]}
+    found = {"task": result.task, "n": result.n, "top1": result.metrics["top1"]}
     return found | {"drop_points": result.comparison["drop_points"], "agreement": result.comparison["agreement"]}
 
 
@@ -56,7 +56,9 @@ def build(entry: Entry, args: argparse.Namespace) -> None:
     model = clipq.load(args.base or entry.name, precision=args.precision, cache_dir=args.cache_dir)
     results = measured(model, base, args.task, args.data) if args.task else None
     folder = clipq.save(model, args.out or Path("build", artefact.repo.rpartition("/")[2]), results=results)
-    print(f"{folder}: publish it with clipq.push_to_hub, or `hf upload {artefact.repo} {folder}`; then, in zoo/models.toml:\n")
+    print(
+        f"{folder}: publish it with clipq.push_to_hub, or `hf upload {artefact.repo} {folder}`; then, in zoo/models.toml:\n"
+    )
     print(lines(artefact, folder / artefact.filename))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny_models import build, config
 from torch import Tensor
@@ -20,6 +21,15 @@ IMAGE_ONLY = "transformers ViT"
 TWO_TOWERS = "transformers CLIP"
 OPEN_CLIP = "open_clip CLIP"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s", "!")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """For a test module that imports it: on a busy machine, threads that wait for each other cost 20 times the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def model(name: str = TWO_TOWERS, precision: Any = "int8", **options: Any) -> Model:

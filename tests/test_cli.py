@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import clipq
+from clipq import benchmark
 from clipq.cli import main, show
 
 CONFIG = {
@@ -272,6 +273,17 @@ def test_eval_without_baseline_compares_nothing(model, pictures, task, capsys):
     assert "drop" not in capsys.readouterr().out
 
 
+def test_eval_of_a_file_with_a_baseline_by_name_or_by_result(model, quantized, pictures, task, tmp_path, capsys):
+    argv = ["--task", task, "--data", str(pictures), "--json"]
+    assert main(["eval", str(quantized), *argv, "--baseline", model]) == 0
+    by_name = json.loads(capsys.readouterr().out)["comparison"]
+    lines = tmp_path / "fp32.jsonl"
+    assert main(["eval", model, "--precision", "fp32", *argv, "-o", str(lines)]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(quantized), *argv, "--baseline", str(lines)]) == 0
+    assert json.loads(capsys.readouterr().out)["comparison"] == by_name
+
+
 def test_eval_of_a_folder_that_is_missing(model, task, tmp_path, capsys):
     assert main(["eval", model, "--task", task, "--data", str(tmp_path / "nothing")]) == 1
     assert "nothing" in error_of(capsys)
@@ -293,10 +305,14 @@ def test_bench_compares_with_fp32(model, capsys):
     assert found["baseline"]["precision"] == {"image": "fp32", "text": "fp32"}
 
 
-def test_bench_measures_memory_in_processes_of_their_own(model, capsys):
+def test_bench_measures_memory_in_a_process_of_its_own(model, capsys, monkeypatch):
+    found = benchmark.memory({"name_or_path": model, "precision": "int8"}, 1)
+    assert 0 < found["idle"] <= found["loaded"] <= found["peak"]
+    assert found["load_seconds"] > 0
+    monkeypatch.setattr(benchmark, "memory", lambda loading, batch_size: found)  # once is slow enough
     assert main(["bench", model, "--batch-sizes", "1", "--runs", "1"]) == 0
     out = capsys.readouterr().out
-    assert "after loading" in out
+    assert show.size(found["peak"]) in out
     assert "kernel path" in out
 
 
@@ -364,6 +380,11 @@ def test_embed_refuses_before_any_work(name, words, tmp_path, capsys):
     assert words in error_of(capsys)
 
 
+def test_embed_of_nothing(tmp_path, capsys):
+    assert main(["embed", "no-such-model", str(tmp_path / "nothing"), "-o", str(tmp_path / "x.npy")]) == 1
+    assert "nothing does not exist" in error_of(capsys)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"], ids=["empty", "blank", "not UTF-8"])
 def test_embed_of_no_text(content, model, tmp_path, capsys):
     path = tmp_path / "texts.txt"
@@ -372,13 +393,26 @@ def test_embed_of_no_text(content, model, tmp_path, capsys):
     assert "texts.txt" in error_of(capsys)
 
 
-def test_a_killed_embed_goes_on_and_gives_the_same_file(model, tmp_path, monkeypatch):
+@pytest.fixture
+def threads():
+    """Leaves torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_those_asked_for(model, pictures, tmp_path, threads):
+    assert main(["embed", model, str(pictures), "-o", str(tmp_path / "x.npy"), "--threads", "1"]) == 0
+    assert torch.get_num_threads() == 1
+
+
+def test_a_killed_embed_goes_on_and_gives_the_same_file(model, tmp_path, monkeypatch, threads):
     from clipq import embedding
 
     lines = tmp_path / "texts.txt"
     lines.write_text("".join(f"square number {i}\n" for i in range(320)))
     whole, resumed = tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"
-    argv = ["embed", model, str(lines), "--batch-size", "2", "-o"]
+    argv = ["embed", model, str(lines), "--batch-size", "2", "--threads", "1", "-o"]
     done, shard = [], embedding._shard
     monkeypatch.setattr(embedding, "_shard", lambda items, rows, *rest: done.append(rows) or shard(items, rows, *rest))
     assert main([*argv, str(whole)]) == 0
@@ -409,9 +443,9 @@ def _kill_after_some_shards(argv: list[str], folder: Path) -> int:
 # demo
 
 
-def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys):
+def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys, threads):
     page = tmp_path / "demo.html"
-    assert main(["demo", "--quick", "-o", str(page)]) == 0
+    assert main(["demo", "--quick", "--threads", "1", "-o", str(page)]) == 0
     out = capsys.readouterr().out
     assert str(page) in out
     assert "same answer as fp32" in out

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoint_helpers import IMAGE_ONLY, forge, join, model, split
+from checkpoint_helpers import IMAGE_ONLY, forge, join, model, one_thread, split  # noqa: F401
 
 from clipq import header
 from clipq.checkpoints import write
@@ -149,13 +149,14 @@ def test_a_huge_header_is_not_read(length, tmp_path):
         header.read_header(path)
 
 
+ENTRY = b'{"dtype":"I8","shape":[1],"data_offsets":[0,1]}'
 RAW = {
     "nested lists": b"[" * 200_000,
     "nested objects": b'{"a":' * 200_000,
     "no object": b"[1, 2]",
     "a number of a million digits": b'{"a":' + b"9" * 1_000_000 + b"}",
     "not UTF-8": b'{"\xff\xfe":1}',
-    "a name twice": b'{"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1]}}',
+    "a name twice": b'{"a":' + ENTRY + b',"a":' + ENTRY + b"}",
     "metadata twice": b'{"__metadata__":{},"__metadata__":{}}',
     "a key of the metadata twice": b'{"__metadata__":{"clipq.config":"{}","clipq.config":"{}"}}',
     "metadata that is a list": b'{"__metadata__":["format"]}',

@@ -66,6 +66,6 @@ def test_the_installed_package_lists_its_models(installed, tmp_path):
 
 
 def test_the_installed_package_runs_the_demo(installed, tmp_path):
-    clipq_from(installed, "demo", "--quick", "-o", "demo.html", cwd=tmp_path)
+    clipq_from(installed, "demo", "--quick", "--threads", 1, "-o", "demo.html", cwd=tmp_path)
     page = (tmp_path / "demo.html").read_text(encoding="utf-8")
     assert page.count("data:image/") >= 12

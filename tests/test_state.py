@@ -139,7 +139,8 @@ def test_the_fingerprint_changes_with_a_name_a_shape_or_a_dtype() -> None:
 
     zeros = torch.zeros(4, dtype=torch.int32)
     variants = [of("a", zeros), of("b", zeros), of("a", zeros.reshape(2, 2)), of("a", zeros.float()),
-                of("a", torch.zeros(8, dtype=torch.bfloat16)), of("a", torch.tensor(0)), of("a", torch.zeros(0))]  # fmt: skip
+                of("a", torch.zeros(8, dtype=torch.bfloat16)), of("a", torch.tensor(0)),
+                of("a", torch.zeros(0))]  # fmt: skip
     assert len(set(variants)) == len(variants)
 
 

@@ -6,7 +6,16 @@ import argparse
 from typing import Any
 
 from . import show
-from .options import add_model, add_precision, load_model, loading_of, positive, positives, precision_of
+from .options import (
+    add_model,
+    add_precision,
+    baseline_of,
+    load_baseline,
+    load_model,
+    loading_of,
+    positive,
+    positives,
+)
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -19,6 +28,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     add_model(parser)
     add_precision(parser, towers=True)
+    parser.add_argument("--baseline", metavar="MODEL", help="the fp32 model (default: MODEL's fp32 self)")
     help = "images or texts per call (default: 1,8,32)"
     parser.add_argument("--batch-sizes", metavar="N,N", type=positives, default=(1, 8, 32), help=help)
     parser.add_argument("--runs", metavar="N", type=positive, default=10, help="timed samples (default: %(default)s)")
@@ -30,13 +40,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..benchmark import benchmark, memory
 
-    model, baseline = load_model(args, precision_of(args)), load_model(args, "fp32")
+    model, baseline = load_model(args), load_baseline(args)
     report = benchmark(model, baseline, args.batch_sizes, args.runs)
     if not args.no_memory:
         del model, baseline
         largest = max(args.batch_sizes)
-        report["memory"] = memory(loading_of(args, precision_of(args)), largest)
-        report["baseline_memory"] = memory(loading_of(args, "fp32"), largest)
+        report["memory"] = memory(loading_of(args), largest)
+        report["baseline_memory"] = memory(baseline_of(args), largest)
     if args.json:
         show.as_json(report)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..resources import atomic_path
 from . import show
-from .options import add_precision, weight_bytes
+from .options import add_precision, add_threads, use_threads, weight_bytes
 
 if TYPE_CHECKING:
     from ..evaluation import Result, Task
@@ -33,6 +33,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     help = "the page to write (default: %(default)s)"
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("clipq-demo.html"), help=help)
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} drawings, and one prompt for each name")
+    add_threads(parser)
     parser.add_argument("--open", action="store_true", help="show the page in the browser")
     parser.set_defaults(run=run)
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from ..loading import load
     from .page import page
 
+    use_threads(args)
     task, limit, samples = _scope(args.quick)
     model, baseline = load(MODEL, args.precision), load(MODEL, "fp32")
     base = evaluate(baseline, task, limit=limit)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import show
-from .options import add_model, add_precision, load_model, positive, precision_of, refuse_to_overwrite
+from .options import add_model, add_precision, load_model, positive, refuse_to_overwrite
 
 if TYPE_CHECKING:
     from ..embedding import Embeddings
@@ -39,11 +39,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..embedding import check_output, embed, save_embeddings
+    from ..embedding import check_input, check_output, embed, save_embeddings
 
+    check_input(args.input)
     check_output(args.output)
     refuse_to_overwrite(args.output, args.force)
-    model = load_model(args, precision_of(args))
+    model = load_model(args)
     unfinished = args.output.with_name(f"{args.output.name}.unfinished")
     found = embed(model, args.input, batch_size=args.batch_size, normalize=args.normalize, resume=unfinished)
     if found is None:  # under `accelerate launch`, the main process writes

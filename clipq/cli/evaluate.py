@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import show
-from .options import add_model, add_precision, load_model, positive, precision_of
+from .options import add_model, add_precision, load_baseline, load_model, positive
 
 if TYPE_CHECKING:
     from ..evaluation import Result
+    from ..models import Model
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -29,9 +30,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--baseline",
         nargs="?",
-        const="fp32",
-        metavar="FILE",
-        help="compare with the fp32 model, or with the fp32 result in FILE (a results.jsonl)",
+        const="",
+        metavar="OTHER",
+        help="compare with MODEL's fp32 self, or with another model in fp32, or with the fp32 result in a .jsonl file",
     )
     parser.add_argument("--limit", metavar="N", type=positive, help="at most N images, spread over the classes")
     parser.add_argument("--batch-size", metavar="N", type=positive, default=32, help="per call (default: %(default)s)")
@@ -45,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation import evaluate, load_task
 
     task = load_task(args.task)  # a wrong name is found before any model is loaded
-    model = load_model(args, precision_of(args))
-    baseline = load_model(args, "fp32") if args.baseline == "fp32" else args.baseline
+    model, baseline = load_model(args), _baseline(args)
     options = {"data": args.data, "limit": args.limit, "batch_size": args.batch_size, "resume": args.resume}
     result = evaluate(model, task, baseline=baseline, **options)
     if result is None:  # under `accelerate launch`, the main process reports
@@ -58,6 +58,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         report(result)
     return 0
+
+
+def _baseline(args: argparse.Namespace) -> Model | Path | None:
+    """What --baseline says: nothing, a file of results, or a model."""
+    if args.baseline is None:
+        return None
+    return Path(args.baseline) if args.baseline.endswith(".jsonl") else load_baseline(args)
 
 
 def report(result: Result) -> None:

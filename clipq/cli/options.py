@@ -29,7 +29,19 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     """--device, --cache-dir and --threads."""
     parser.add_argument("--device", default="cpu", help="where to run: cpu, cuda, mps (default: %(default)s)")
     parser.add_argument("--cache-dir", metavar="DIR", type=Path, help="where downloads and built models are kept")
+    add_threads(parser)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=positive, help="processor threads (default: torch's choice)")
+
+
+def use_threads(args: argparse.Namespace) -> None:
+    """Apply --threads."""
+    import torch
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
 
 def add_precision(parser: argparse.ArgumentParser, towers: bool = False) -> None:
@@ -52,21 +64,35 @@ def precision_of(args: argparse.Namespace) -> Precisions:
     return per_tower(named, fallback) if fallback else named
 
 
-def loading_of(args: argparse.Namespace, precision: Precisions) -> dict[str, Any]:
-    """The arguments of `clipq.load` that the command line gives."""
-    place = {"pretrained": args.pretrained, "device": args.device, "cache_dir": args.cache_dir}
-    return {"name_or_path": args.model, "precision": precision, **place}
+def loading_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `clipq.load` for MODEL as the command line gives it."""
+    return {**_place(args), "name_or_path": args.model, "pretrained": args.pretrained, "precision": precision_of(args)}
 
 
-def load_model(args: argparse.Namespace, precision: Precisions) -> Model:
-    """The model that the arguments name, in `precision`, with --threads applied."""
-    import torch
+def baseline_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `clipq.load` for the fp32 model that --baseline names, or for MODEL's fp32 self."""
+    own = {"name_or_path": args.model, "pretrained": args.pretrained}
+    return {**_place(args), **({"name_or_path": args.baseline} if args.baseline else own), "precision": "fp32"}
 
+
+def _place(args: argparse.Namespace) -> dict[str, Any]:
+    return {"device": args.device, "cache_dir": args.cache_dir}
+
+
+def load_model(args: argparse.Namespace) -> Model:
+    """The model that the arguments name, in the precision they ask for, with --threads applied."""
     from ..loading import load
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    return load(**loading_of(args, precision))
+    use_threads(args)
+    return load(**loading_of(args))
+
+
+def load_baseline(args: argparse.Namespace) -> Model:
+    """The fp32 model to compare with."""
+    from ..loading import load
+
+    use_threads(args)
+    return load(**baseline_of(args))
 
 
 def weight_bytes(model: Model) -> int:

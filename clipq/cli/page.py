@@ -46,7 +46,7 @@ def page(own: Result, base: Result, task: Task, rows: Sequence[dict[str, str]], 
         table=_table(rows),
         machine=escape(machine),
         pictures="\n".join(_html(card, name) for card in cards(first)),
-        n_changed=len(changed),
+        about_changed=_about_changed(len(changed), own.n),
         changed="\n".join(_html(card, name) for card in cards(changed[:_CHANGED])),
         version=escape(own.environment["versions"]["clipq"]),
     )
@@ -85,6 +85,13 @@ def _png(entry: Entry) -> bytes:
     out = io.BytesIO()
     decode(entry).save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def _about_changed(changed: int, n: int) -> str:
+    if not changed:
+        return f"Both give the same first answer on all {n} pictures."
+    shown = "All of them:" if changed <= _CHANGED else f"The first {_CHANGED}:"
+    return f"The first answer changed on {changed} of {n} pictures. {shown}"
 
 
 def _tiles(own: Result, rows: Sequence[dict[str, str]]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import show
-from .options import add_model, add_precision, load_model, precision_of, refuse_to_overwrite, weight_bytes
+from .options import add_model, add_precision, load_baseline, precision_of, refuse_to_overwrite, weight_bytes
 
 if TYPE_CHECKING:
     from ..inspection import Coverage
@@ -25,7 +25,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the file to write")
     add_precision(parser, towers=True)
     parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, baseline=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ..quantization import quantize
     from ..saving import save
 
-    model = load_model(args, "fp32")
+    model = load_baseline(args)
     before = weight_bytes(model)
     model = quantize(model, precision_of(args))
     _print_coverage(coverage(model))

@@ -49,8 +49,9 @@ float value(std::mt19937& random, int kind) {
 
 Case make_case(std::mt19937& random) {
     const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % static_cast<unsigned>(limit)); };
-    Case c = {1 + below(15), 1 + below(140), 1 + below(150), 0, 0, below(2) == 0, below(2) == 0, static_cast<int>(below(6)),
-              {}, {}, {}, {}};
+    const int64_t m = 1 + below(15), n = 1 + below(140), k = 1 + below(150);
+    const int kind = static_cast<int>(below(6));
+    Case c = {m, n, k, 0, 0, below(2) == 0, below(2) == 0, kind, {}, {}, {}, {}};
     c.ldx = c.k + below(5);
     c.ldy = c.n + below(5);
     c.x.resize(static_cast<size_t>((c.m - 1) * c.ldx + c.k));
@@ -113,13 +114,15 @@ struct Free {
 
 std::vector<float> computed(const Kernel& kernel, const Case& c) {
     const std::unique_ptr<uint8_t, Free> packed(static_cast<uint8_t*>(std::malloc(kernel.packed_size(c.n, c.k))));
-    const std::unique_ptr<char, Free> acts(static_cast<char*>(std::malloc(static_cast<size_t>(kernel.row_stride(c.k) * c.m))));
+    const size_t acts_size = static_cast<size_t>(kernel.row_stride(c.k) * c.m);
+    const std::unique_ptr<char, Free> acts(static_cast<char*>(std::malloc(acts_size)));
     std::vector<float> scale(static_cast<size_t>(c.m)), y(static_cast<size_t>((c.m - 1) * c.ldy + c.n), 12345.0f);
     std::vector<int32_t> zero_point(static_cast<size_t>(c.m));
     const Rows rows = {acts.get(), scale.data(), zero_point.data()};
     kernel.pack(c.weight.data(), c.n, c.k, packed.get());
     kernel.quantize(c.x.data(), c.ldx, c.k, c.symmetric, rows, 0, c.m);
-    const Linear job = {rows, packed.get(), c.scale.data(), c.bias ? c.offset.data() : nullptr, y.data(), c.ldy, c.n, c.k};
+    const float* bias = c.bias ? c.offset.data() : nullptr;
+    const Linear job = {rows, packed.get(), c.scale.data(), bias, y.data(), c.ldy, c.n, c.k};
     kernel.multiply(job, 0, c.m, 0, (c.n - 1) / kernel.panel_cols + 1);
     return y;
 }
@@ -128,6 +131,25 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
     for (size_t i = 0; i < a.size(); i++)
         if (a[i] != b[i] && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
     return a.size() == b.size();
+}
+
+// The C ABI with threads of its own, since no OpenMP runtime is loaded here, on work that is long enough for them.
+bool threads_agree() {
+    const int64_t m = 90, n = 600, k = 700;
+    std::mt19937 random(1);
+    std::vector<float> x(static_cast<size_t>(m * k)), scale(static_cast<size_t>(n), 0.5f), results[2];
+    std::vector<int8_t> weight(static_cast<size_t>(n * k));
+    for (float& v : x) v = value(random, 0);
+    for (int8_t& w : weight) w = static_cast<int8_t>(random());
+    std::vector<uint8_t> packed(clipq_packed_size(CLIPQ_PORTABLE, n, k));
+    if (clipq_pack(CLIPQ_PORTABLE, weight.data(), n, k, packed.data())) return false;
+    for (int i = 0; i < 2; i++) {
+        results[i].resize(static_cast<size_t>(m * n));
+        if (clipq_linear(CLIPQ_PORTABLE, 1 + 3 * i, x.data(), k, m, packed.data(), scale.data(), nullptr,
+                         results[i].data(), n, n, k, 0))
+            return false;
+    }
+    return same(results[0], results[1]);
 }
 
 }  // namespace
@@ -146,14 +168,16 @@ int main(int argc, char** argv) {
 #ifdef CLIPQ_HAVE_AVX512_VNNI
     if (clipq_supports(CLIPQ_AVX512_VNNI)) kernels.push_back({"avx512_vnni", &kernel_avx512_vnni});
 #endif
-    int wrong = 0;
+    int wrong = !threads_agree();
+    if (wrong) std::printf("one thread and four disagree\n");
     for (int seed = 0; seed < cases; seed++) {
         std::mt19937 random(static_cast<unsigned>(seed));
         const Case c = make_case(random);
         const std::vector<float> right = expected(c);
         for (const auto& [name, kernel] : kernels)
             if (!same(computed(*kernel, c), right) && ++wrong <= 10)
-                std::printf("%s: seed %d differs (m %d n %d k %d kind %d)\n", name, seed, int(c.m), int(c.n), int(c.k), c.kind);
+                std::printf("%s: seed %d differs (m %d n %d k %d kind %d)\n", name, seed, static_cast<int>(c.m),
+                            static_cast<int>(c.n), static_cast<int>(c.k), c.kind);
     }
     for (const auto& [name, kernel] : kernels) std::printf("%s: %d cases\n", name, cases);
     return wrong != 0;

@@ -77,6 +77,7 @@ def quantize_module(module: nn.Module, precision: Precisions, fallback: str | No
     schemes = {k: s for k, s in per_tower(precision, fallback).items() if k in host.towers(module)}
     recipe = Recipe(schemes, plan(host, module, schemes))
     replacements = {name: _replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
+    host.prepare(module)
     _install(module, replacements)
     finish(module, host, recipe)
     _warn_if_incomplete(coverage(module, count_macs=False), schemes)

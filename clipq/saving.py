@@ -59,17 +59,24 @@ def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = No
     """Write `model` as the folder `path`, which must not exist yet or be empty; it appears complete or not at all."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CheckpointError(f"{path} exists already; give another folder, or a file name ending in .safetensors.")
+    try:
+        _fill_beside(model, path, results or {})
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Make room, or write somewhere else.") from error
+    return path
+
+
+def _fill_beside(model: Model, path: Path, results: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        write(model, beside / MODEL_FILE, results)
-        for name, text in _companions(model, results or {}).items():
+        for name, text in _companions(model, results).items():
             (beside / name).write_text(text, encoding="utf-8")
+        write(model, beside / MODEL_FILE, results)
         beside.chmod(0o755)
         os.replace(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return path
 
 
 def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:

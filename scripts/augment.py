@@ -33,44 +33,44 @@ def _some(n: int, share: float, generator: torch.Generator) -> torch.Tensor:
 def place(rgba: torch.Tensor, flips: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
     """Turn, shear, stretch, shift and (where allowed) mirror each drawing."""
     n = len(rgba)
-    angle = torch.randn(n, generator=generator) * math.radians(7)
-    shear = _uniform(n, -0.12, 0.12, generator)
-    zoom = _uniform(n, 0.85, 1.25, generator)  # above 1: smaller drawing
-    stretch = _uniform(n, 0.88, 1.14, generator)
+    angle = torch.randn(n, generator=generator) * math.radians(5)
+    shear = _uniform(n, -0.08, 0.08, generator)
+    zoom = _uniform(n, 0.9, 1.15, generator)  # above 1: smaller drawing
+    stretch = _uniform(n, 0.92, 1.09, generator)
     mirror = 1 - 2 * (flips & (torch.rand(n, generator=generator) < 0.5)).float()
     theta = torch.zeros(n, 2, 3)
     theta[:, 0, 0] = zoom * mirror * angle.cos()
     theta[:, 0, 1] = zoom * (shear - angle.sin())
     theta[:, 1, 0] = zoom * mirror * angle.sin()
     theta[:, 1, 1] = zoom * stretch * angle.cos()
-    theta[:, :, 2] = (torch.rand(n, 2, generator=generator) - 0.5) * 0.24
+    theta[:, :, 2] = (torch.rand(n, 2, generator=generator) - 0.5) * 0.14
     grid = F.affine_grid(theta, [n, 4, size, size], align_corners=False)
     return F.grid_sample(rgba, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def backgrounds(n: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw white (half of the time), plain or two-colour backgrounds."""
+    """Draw white (mostly), plain or two-colour backgrounds."""
     ends = torch.rand(n, 3, 2, generator=generator)
     ends = torch.where(_some(n, 0.5, generator).view(n, 1, 1), 0.7 + 0.3 * ends, ends)
     ramp = torch.linspace(0, 1, size).view(1, 1, size, 1) * _uniform(n, 0, 1, generator).view(n, 1, 1, 1)
     blend = ends[:, :, :1, None] * (1 - ramp) + ends[:, :, 1:, None] * ramp
-    return torch.where(_some(n, 0.5, generator), torch.ones(()), blend).expand(n, 3, size, size)
+    return torch.where(_some(n, 0.7, generator), torch.ones(()), blend).expand(n, 3, size, size)
 
 
 def tint(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Change hue, saturation, contrast and brightness a little; take the colour out of some."""
     n = len(image)
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-    hue = torch.randn(n, generator=generator) * math.radians(14)
-    saturation = _uniform(n, 0.6, 1.4, generator) * (~_some(n, 0.06, generator)).view(n).float()
-    contrast = _uniform(n, 0.7, 1.3, generator)
+    hue = torch.randn(n, generator=generator) * math.radians(10)
+    saturation = _uniform(n, 0.7, 1.3, generator) * (~_some(n, 0.04, generator)).view(n).float()
+    contrast = _uniform(n, 0.8, 1.2, generator)
     turn = torch.zeros(n, 3, 3)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = saturation * hue.cos()
     turn[:, 1, 2] = -saturation * hue.sin()
     turn[:, 2, 1] = saturation * hue.sin()
     matrix = contrast.view(n, 1, 1) * (torch.linalg.inv(to_yiq) @ turn @ to_yiq)
-    offset = 0.5 - 0.5 * contrast + _uniform(n, -0.12, 0.12, generator)
+    offset = 0.5 - 0.5 * contrast + _uniform(n, -0.1, 0.1, generator)
     return torch.einsum("nij,njhw->nihw", matrix, image) + offset.view(n, 1, 1, 1)
 
 
@@ -80,7 +80,7 @@ def soften(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     blurred = F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     amount = _uniform(n, -1.0, 1.0, generator).view(n, 1, 1, 1) * _some(n, 0.4, generator)
     image = image + amount * (blurred - image)
-    return torch.where(_some(n, 0.1, generator), (image * 5).round() / 5, image)
+    return torch.where(_some(n, 0.05, generator), (image * 5).round() / 5, image)
 
 
 def erase(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -91,5 +91,5 @@ def erase(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     y, x = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
     rows = (y - centre[:, :1]).abs() < half[:, :1]
     columns = (x - centre[:, 1:]).abs() < half[:, 1:]
-    inside = (rows[:, :, None] & columns[:, None, :])[:, None] & _some(n, 0.25, generator)
+    inside = (rows[:, :, None] & columns[:, None, :])[:, None] & _some(n, 0.1, generator)
     return torch.where(inside, torch.rand(n, 3, 1, 1, generator=generator), image)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
 
 import open_clip.transformer
 import pytest
@@ -20,15 +19,6 @@ INT8, WEIGHT_ONLY = PRECISIONS["int8"], PRECISIONS["int8-weight-only"]
 HALVES = [torch.float16, torch.bfloat16]
 WIDTH, HEADS, BATCH, TOKENS, KEYS = 16, 2, 3, 5, 4
 NO = float("-inf")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def randomized(module: nn.Module) -> nn.Module:

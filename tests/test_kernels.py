@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,15 +24,6 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # torch._int_mm computes anywhere, slowly; `obstacle` only keeps it from being chosen where it is slow.
 RUNNABLE = [name for name, kernel in KERNELS.items() if name == "int_mm" or kernel.obstacle(CPU) is None]
 W8A8 = [name for name in RUNNABLE if name != "dequantize"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on tensors this small; test_native.py compares their numbers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights_of(

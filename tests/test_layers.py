@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,15 +21,6 @@ GROUPS = Scheme("groups", QuantSpec(granularity="group", group_size=8), QuantSpe
 ASYMMETRIC = Scheme("asymmetric", QuantSpec(symmetric=False), QuantSpec(False, "tensor"))
 SCHEMES = [INT8, SYMMETRIC, WEIGHT_ONLY, GROUPS, ASYMMETRIC]
 HALVES = [torch.float16, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they save on tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def as_dequantized(layer: nn.Module, quantized: QuantizedModule) -> nn.Module:

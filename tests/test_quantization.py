@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from tiny_models import build
+from tiny_models import build, open_clip_config
 from torch import nn
 
 import clipq
@@ -98,6 +98,18 @@ def test_outliers_of_the_size_of_clips_do_not_overflow_in_fp16(precision):
     found = embed(quantize(module, precision, fallback="fp16"))
     assert all(torch.isfinite(x).all() for x in found)
     assert min(similarity(exact, found)) > 0.99
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_model_that_open_clip_made_for_fp16_is_taken(precision):
+    import open_clip
+
+    config = open_clip_config()
+    torch.manual_seed(0)
+    module = open_clip.CLIP(**config, cast_dtype=torch.float16).eval()
+    assert any(type(part).__name__ == "LayerNormFp32" for part in module.modules())
+    exact = embed(module)
+    assert min(similarity(exact, embed(quantize(module, precision, fallback="fp16")))) > 0.999
 
 
 def test_a_custom_scheme_is_used():

@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show.as_json(found)
     else:
-        show.facts((name, _in_words(value)) for name, value in found.items() if value not in (None, "", {}, []))
+        shown = {
+            name: _UNITS.get(name, _as_is)(value) for name, value in found.items() if value not in (None, "", {}, [])
+        }
+        show.facts((name, _in_words(value)) for name, value in shown.items())
     return 0
 
 
@@ -75,8 +78,8 @@ def about_file(path: Path) -> dict[str, Any]:
     config, recipe = header.config, header.config["recipe"]
     return {
         "file": str(header.path),
-        "size": show.size(header.size),
-        "parameters": show.number(_parameters(header)),
+        "size": header.size,
+        "parameters": _parameters(header),
         "precision": {tower: scheme["name"] for tower, scheme in recipe["towers"].items()},
         "fallback": {tower: scheme["fallback"] for tower, scheme in recipe["towers"].items()},
         "bytes per dtype": _bytes_per_dtype(header),
@@ -96,12 +99,24 @@ def _parameters(header: Header) -> int:
     return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
 
 
-def _bytes_per_dtype(header: Header) -> dict[str, str]:
+def _bytes_per_dtype(header: Header) -> dict[str, int]:
     sizes: Counter[str] = Counter()
     for tensor in header.tensors.values():
         begin, end = tensor["data_offsets"]
         sizes[tensor["dtype"]] += end - begin
-    return {dtype: show.size(count) for dtype, count in sizes.most_common()}
+    return dict(sizes.most_common())
+
+
+def _as_is(value: object) -> object:
+    return value
+
+
+def _sizes(bytes_per_dtype: dict[str, int]) -> dict[str, str]:
+    return {dtype: show.size(count) for dtype, count in bytes_per_dtype.items()}
+
+
+_UNITS = {"size": show.size, "parameters": show.number, "bytes per dtype": _sizes}
+"""What people read in place of plain numbers."""
 
 
 def _in_words(value: object) -> str:

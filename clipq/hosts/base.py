@@ -54,6 +54,9 @@ class Host(ABC):
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
         """The image preprocessing that `module` itself knows of, as `clipq.preprocessing` reads it, or None."""
 
+    def prepare(self, module: nn.Module) -> None:  # noqa: B027 (most hosts have nothing to undo)
+        """Undo, in place, what the host did to `module` for a precision of its own."""
+
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
         """[channels, height, width] that the image tower takes, or None if it cannot be told."""
         return None

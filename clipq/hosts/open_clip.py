@@ -97,6 +97,20 @@ class OpenClipHost(Host):
         settings = get_model_preprocess_cfg(module)
         return {"kind": "open_clip", **settings} if "mean" in settings else None
 
+    def prepare(self, module: nn.Module) -> None:
+        """Put open_clip's plain `LayerNorm` where a model made for fp16 or bf16 has `LayerNormFp32`.
+
+        That one takes float32 parameters only, and a model rebuilt from its configuration has the plain one.
+        """
+        from open_clip.transformer import LayerNorm, LayerNormFp32
+
+        for part in [m for m in module.modules() if not isinstance(m, LayerNormFp32)]:
+            for name, norm in part.named_children():
+                if isinstance(norm, LayerNormFp32):
+                    plain = LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=norm.elementwise_affine)
+                    plain._parameters = norm._parameters
+                    setattr(part, name, plain)
+
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
         size = module.visual.image_size
         return (3, *size) if isinstance(size, (tuple, list)) else (3, size, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import registry
+from . import hub, registry
 from .checkpoints import read, write
 from .errors import CheckpointError, DownloadError, SchemeError
 from .header import MODEL_FILE, VERSION_KEY, locate
@@ -38,7 +39,7 @@ def load(
     - with `pretrained`: an open_clip architecture; `pretrained` is one of its tags or a file of weights;
     - a zoo name: "ViT-B-32", "ViT-B-32/openai", "clipq-tiny" (`clipq.list_models()`);
     - "ARCH/TAG" of open_clip, or open_clip's "hf-hub:ORG/NAME";
-    - a transformers id, "ORG/NAME".
+    - "ORG/NAME" on the hub: what clipq.push_to_hub made, or a transformers model.
 
     `precision`: a name ("int8", "int8-weight-only", "fp32", "fp16", "bf16"), a `Scheme`, or one for each tower,
     {"image": ..., "text": ...}.
@@ -51,8 +52,12 @@ def load(
         return _from_file(path, precision, device)
     if pretrained is None and registry.is_known(str(name_or_path)):
         return _from_zoo(registry.find(str(name_or_path)), precision, schemes, device, cache_dir)
-    find = load_transformers if _is_transformers(path, str(name_or_path)) else load_open_clip
-    model = find(str(name_or_path), pretrained=pretrained, cache_dir=cache_dir)
+    name = str(name_or_path)
+    transformers = _is_transformers(path, name)
+    if transformers and not path.is_dir() and (file := _published_file(name, cache_dir)):
+        return _from_file(file, precision, device)
+    find = load_transformers if transformers else load_open_clip
+    model = find(name, pretrained=pretrained, cache_dir=cache_dir)
     model.module.to(device)
     return _to_precision(model, precision)
 
@@ -146,10 +151,19 @@ def _built(
         f"clipq: no published {key} file of {entry.name}; quantizing its base weights, cached at {path}",
         file=sys.stderr,
     )
+    model = quantize(make(), precision)
     try:
-        write(quantize(make(), precision), path)
-    except OSError as error:
-        if isinstance(error, DownloadError):
-            raise
-        raise CheckpointError(f"{path} cannot be written: {error}. Give cache_dir= a folder that can.") from error
+        write(model, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Give cache_dir= a folder that can be written.") from error
     return path
+
+
+def _published_file(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The file of a hub repository that clipq.push_to_hub made; None for any other one."""
+    try:
+        settings = json.loads(hub.download(repo, "config.json", cache_dir=cache_dir).read_text("utf-8"))
+        ours = "clipq_version" in settings["quantization_config"]
+    except (DownloadError, ValueError, KeyError, TypeError):
+        return None
+    return hub.download(repo, MODEL_FILE, cache_dir=cache_dir) if ours else None

@@ -56,9 +56,7 @@ def build(entry: Entry, args: argparse.Namespace) -> None:
     model = clipq.load(args.base or entry.name, precision=args.precision, cache_dir=args.cache_dir)
     results = measured(model, base, args.task, args.data) if args.task else None
     folder = clipq.save(model, args.out or Path("build", artefact.repo.rpartition("/")[2]), results=results)
-    print(
-        f"{folder}: publish it with clipq.push_to_hub, or `hf upload {artefact.repo} {folder}`; then, in zoo/models.toml:\n"
-    )
+    print(f"{folder}: publish it with `hf upload {artefact.repo} {folder}`; then, in zoo/models.toml:\n")
     print(lines(artefact, folder / artefact.filename))
 
 

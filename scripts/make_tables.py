@@ -1,7 +1,7 @@
 """Write the README's tables of measured results from eval/results/.
 
-    python scripts/make_tables.py            # rewrites README.md between its markers
-    python scripts/make_tables.py --check    # exit code 1 if README.md is not what it would write
+python scripts/make_tables.py            # rewrites README.md between its markers
+python scripts/make_tables.py --check    # exit code 1 if README.md is not what it would write
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def speed_table(name: str) -> str:
     head = ("host", "tower", "batch", "fp32 ms an item (range)", "int8 ms an item (range)", "speed-up")
     sizes = ", ".join(f"{key} {value / 1e6:.1f} MB" for key, value in results[0]["bytes"].items())
     share = percent(results[0]["coverage"]["matrix_weights"])
-    about = f"Files: {sizes}; int8 are {share} of all matrix weights and 100 % of the blocks'. Random weights, medians of"
+    about = f"Files: {sizes}; int8: {share} of the matrix weights, 100 % of the blocks'. Random weights, medians of"
     kernel = results[0]["model"]["kernel_path"]
     where = f"{about} {results[0]['runs']} runs; {machine(results[0]['environment'])}; kernel {kernel}."
     return f"**ViT-B/32.** {where}\n\n{table(head, [row for result in results for row in speed_rows(result)])}"

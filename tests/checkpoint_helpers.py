@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from tiny_models import build, config
 from torch import Tensor
 
 import clipq
+from clipq.checkpoints import read
+from clipq.errors import CheckpointError
 from clipq.header import CONFIG_KEY, DATA_HASH_KEY, HEADER_HASH_KEY, NO_HASH, seal
 from clipq.models import Model
 from clipq.tokenization import TokenizerSpec, describe_tokenizer
@@ -21,15 +23,6 @@ IMAGE_ONLY = "transformers ViT"
 TWO_TOWERS = "transformers CLIP"
 OPEN_CLIP = "open_clip CLIP"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "cat", "dog", "##s", "!")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For a test module that imports it: on a busy machine, threads that wait for each other cost 20 times the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model(name: str = TWO_TOWERS, precision: Any = "int8", **options: Any) -> Model:
@@ -111,3 +104,13 @@ def hf_tokenizer() -> Any:
 
 def tokenizer_spec(context_length: int = 16) -> TokenizerSpec:
     return describe_tokenizer(hf_tokenizer(), context_length)
+
+
+def refused(path: Path, *words: str) -> None:
+    """Reading `path` gives one typed error that names it and `words`, and leaves nothing behind."""
+    beside = sorted(path.parent.iterdir())
+    with pytest.raises(CheckpointError) as caught:
+        read(path)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+    assert sorted(path.parent.iterdir()) == beside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,15 @@ from torch import nn
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def _one_seed_one_thread() -> Iterator[None]:
-    """The same numbers in every run; one thread, as waking a second one costs more than these models do."""
-    torch.manual_seed(0)
-    threads = torch.get_num_threads()
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Waking a second thread costs more than these models do."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -36,3 +37,15 @@ def real_data() -> Path:
     if not (SHARED_DATA / "deit-clip").is_dir():
         pytest.skip("needs the pretrained model and the photos in ../shared/data, which are not part of the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def two_tower_file(tmp_path_factory) -> Path:
+    """A clipq file with two towers and a tokenizer. Not to be changed: tests work on copies."""
+    from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
+
+    from clipq.checkpoints import write
+
+    path = tmp_path_factory.mktemp("two-towers") / "clip.safetensors"
+    write(model(TWO_TOWERS, tokenizer=tokenizer_spec()), path)
+    return path

@@ -15,7 +15,6 @@ from checkpoint_helpers import (
     TWO_TOWERS,
     assert_same,
     model,
-    one_thread,  # noqa: F401
     tokenizer_spec,
 )
 from tiny_models import BUILDERS
@@ -28,23 +27,6 @@ from clipq.schemes import QuantSpec, Scheme
 PARTLY = ("open_clip ConvNeXt", "open_clip ResNet")  # what is not a transformer block stays float, with a warning
 PER_GROUP = Scheme("per-group", QuantSpec(False, "group", 16), QuantSpec(True, "token"), None, "bf16")
 PER_TENSOR = Scheme("per-tensor", QuantSpec(True, "tensor"), QuantSpec(False, "tensor"))
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
-    """A file with two towers and a tokenizer."""
-    path = tmp_path_factory.mktemp("checkpoints") / "clip.safetensors"
-    write(model(TWO_TOWERS, tokenizer=tokenizer_spec()), path)
-    return path
-
-
-def refused(path: Path, *words: str) -> None:
-    beside = sorted(path.parent.iterdir())
-    with pytest.raises(CheckpointError) as caught:
-        read(path)
-    for word in (str(path), *words):
-        assert word in str(caught.value)
-    assert sorted(path.parent.iterdir()) == beside
 
 
 # -- what was written comes back -----------------------------------------------------------------------------------
@@ -93,9 +75,9 @@ def test_the_fallback_precision_is_kept(fallback, tmp_path):
     assert {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}[fallback] in dtypes
 
 
-def test_a_file_saved_again_is_the_same_file(good, tmp_path):
-    write(read(good), tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == good.read_bytes()
+def test_a_file_saved_again_is_the_same_file(two_tower_file, tmp_path):
+    write(read(two_tower_file), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == two_tower_file.read_bytes()
 
 
 def test_everything_else_comes_back(tmp_path):

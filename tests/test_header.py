@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoint_helpers import IMAGE_ONLY, forge, join, model, one_thread, split  # noqa: F401
+from checkpoint_helpers import IMAGE_ONLY, forge, join, model, split
 
 from clipq import header
 from clipq.checkpoints import write

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 
 import pytest
-from checkpoint_helpers import IMAGE_ONLY, TWO_TOWERS, forge, forge_config, model, one_thread, tokenizer_spec  # noqa: F401
+from checkpoint_helpers import IMAGE_ONLY, forge, forge_config, model, refused
 
 from clipq.checkpoints import read, write
-from clipq.errors import CheckpointError
 
 WEIGHT = "vision_model.encoder.layers.0.mlp.fc1"
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> Path:
-    """A file with two towers and a tokenizer."""
-    path = tmp_path_factory.mktemp("hostile") / "clip.safetensors"
-    write(model(TWO_TOWERS, tokenizer=tokenizer_spec()), path)
-    return path
-
-
-def refused(path: Path, *words: str) -> None:
-    beside = sorted(path.parent.iterdir())
-    with pytest.raises(CheckpointError) as caught:
-        read(path)
-    for word in (str(path), *words):
-        assert word in str(caught.value)
-    assert sorted(path.parent.iterdir()) == beside
-
-
-def test_what_the_forger_leaves_alone_is_read(good, tmp_path):
+def test_what_the_forger_leaves_alone_is_read(two_tower_file, tmp_path):
     """Otherwise every test below would pass for the wrong reason."""
-    same = read(forge_config(good, tmp_path / "m.safetensors", lambda config: None))
-    assert same.fingerprint() == read(good).fingerprint()
+    same = read(forge_config(two_tower_file, tmp_path / "m.safetensors", lambda config: None))
+    assert same.fingerprint() == read(two_tower_file).fingerprint()
 
 
-def test_a_flipped_bit_gives_no_model(good, tmp_path):
-    raw = bytearray(good.read_bytes())
+def test_a_flipped_bit_gives_no_model(two_tower_file, tmp_path):
+    raw = bytearray(two_tower_file.read_bytes())
     raw[-5] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(raw)
     refused(tmp_path / "flipped.safetensors", "sha256")
@@ -81,8 +62,8 @@ TENSORS = {
 
 
 @pytest.mark.parametrize(("change", "message"), TENSORS.values(), ids=TENSORS)
-def test_tensors_that_are_not_the_models(good, tmp_path, change, message):
-    refused(forge(good, tmp_path / "m.safetensors", change), message)
+def test_tensors_that_are_not_the_models(two_tower_file, tmp_path, change, message):
+    refused(forge(two_tower_file, tmp_path / "m.safetensors", change), message)
 
 
 def put(*path_and_value):
@@ -152,18 +133,18 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("change", CONFIGS.values(), ids=CONFIGS)
-def test_configurations_that_do_not_fit(good, tmp_path, change):
-    refused(forge_config(good, tmp_path / "m.safetensors", change))
+def test_configurations_that_do_not_fit(two_tower_file, tmp_path, change):
+    refused(forge_config(two_tower_file, tmp_path / "m.safetensors", change))
 
 
-def test_a_configuration_cannot_choose_code_to_run(good, tmp_path):
+def test_a_configuration_cannot_choose_code_to_run(two_tower_file, tmp_path):
     def change(config):
         for part in (config["config"], config["config"]["vision_config"]):
             part["attn_implementation"] = part["_attn_implementation"] = "someone/kernel"
             part["auto_map"] = {"AutoModel": "someone/code--model.Model"}
 
-    honest = read(good).module.config
-    forged = read(forge_config(good, tmp_path / "m.safetensors", change)).module.config
+    honest = read(two_tower_file).module.config
+    forged = read(forge_config(two_tower_file, tmp_path / "m.safetensors", change)).module.config
     assert forged.vision_config._attn_implementation == honest.vision_config._attn_implementation
     assert forged._attn_implementation == honest._attn_implementation
     assert not hasattr(forged, "auto_map")
@@ -184,14 +165,14 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("packed", TOKENIZERS.values(), ids=TOKENIZERS)
-def test_tokenizers_that_are_none(good, tmp_path, packed):
+def test_tokenizers_that_are_none(two_tower_file, tmp_path, packed):
     def change(entries, data):
         begin, end = entries["clipq.tokenizer"]["data_offsets"]
         assert end == len(data)  # safetensors puts the narrowest dtype last, in the order of names
         data[begin:end] = packed
         entries["clipq.tokenizer"] |= {"shape": [len(packed)], "data_offsets": [begin, begin + len(packed)]}
 
-    refused(forge(good, tmp_path / "m.safetensors", change), "clipq.tokenizer")
+    refused(forge(two_tower_file, tmp_path / "m.safetensors", change), "clipq.tokenizer")
 
 
 @pytest.mark.parametrize("settings", [{}, {"kind": "os"}, {"kind": ["timm"]}, {"kind": "timm", "interpolation": 3}])

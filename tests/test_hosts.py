@@ -141,7 +141,12 @@ def to_transformers(module: nn.Module) -> nn.Module:
 
 
 def block_to_transformers(block: nn.Module) -> dict[str, torch.Tensor]:
-    parts = {"layer_norm1": block.ln_1, "layer_norm2": block.ln_2, "mlp.fc1": block.mlp.c_fc, "mlp.fc2": block.mlp.c_proj}
+    parts = {
+        "layer_norm1": block.ln_1,
+        "layer_norm2": block.ln_2,
+        "mlp.fc1": block.mlp.c_fc,
+        "mlp.fc2": block.mlp.c_proj,
+    }
     parts["self_attn.out_proj"] = block.attn.out_proj
     state = {f"{name}.{kind}": getattr(part, kind) for name, part in parts.items() for kind in ("weight", "bias")}
     for kind in ("weight", "bias"):
@@ -159,7 +164,7 @@ def test_the_same_weights_give_the_same_embeddings_through_either_host():
         with torch.inference_mode():
             for encode, x in (("encode_image", pixels), ("encode_text", tokens)):
                 one, other = (getattr(find_host(module), encode)(module, x) for module in pair)
-                # Rounding may tip a value over the edge of an int8 step, so int8 is equal to a step's effect, not a bit.
+                # Rounding may tip a value over the edge of an int8 step, which moves an embedding a little.
                 bound = 1e-5 if precision != "int8" else 2e-3
                 assert (one - other).norm() / one.norm() < bound, (precision, encode)
 

@@ -152,6 +152,9 @@ assert model.config["quick_gelu"] is True
 print(model.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
 direct = load("hf-hub:org/tiny", cache_dir=cache + "/hub")
 print(direct.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
+pushed = load("me/pushed", cache_dir=cache + "/hub")
+assert pushed.precision_name == "int8", pushed
+print(pushed.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
 """
 
 
@@ -161,6 +164,8 @@ def hub(open_clip_folder, tmp_path):
     with HubServer() as server:
         for file in open_clip_folder.iterdir():
             server.add("org/tiny", file.name, file.read_bytes())
+        for file in clipq.save(clipq.load(open_clip_folder), tmp_path / "pushed").iterdir():
+            server.add("me/pushed", file.name, file.read_bytes())
         archs = tmp_path / "archs"
         archs.mkdir()
         (archs / f"{ARCH}.json").write_text(json.dumps(open_clip_config()))
@@ -175,13 +180,14 @@ def run_from_hub(server, archs: Path, cache: Path) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
 
-def test_an_unpublished_zoo_model_is_built_once_from_its_base_weights(hub, tmp_path):
+def test_the_hub_gives_base_weights_to_quantize_once_and_what_was_pushed(hub, tmp_path):
     server, archs = hub
     first = run_from_hub(server, archs, tmp_path / "cache")
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("no published int8 file of clipq-test-arch/random; quantizing its base weights") == 1
-    zoo, direct = map(float, first.stdout.split())
+    zoo, direct, pushed = map(float, first.stdout.split())
     assert zoo == pytest.approx(direct, rel=1e-5)
+    assert zoo == pytest.approx(pushed, rel=1e-5)
     second = run_from_hub(server, archs, tmp_path / "cache")
     assert second.returncode == 0, second.stderr
     assert second.stdout == first.stdout
@@ -209,7 +215,7 @@ def test_a_cache_that_cannot_be_written_is_named(open_clip_folder, tmp_path, mon
     blocked.write_text("not a folder")
     entry = registry.Entry("x", "y", "org/x", "MIT", False, ())
     monkeypatch.setattr(loading, "load_open_clip", lambda *a, **k: loading.Model(build("open_clip CLIP"), config={}))
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match="Give cache_dir= a folder"):
         loading._from_zoo(entry, "int8", per_tower("int8"), torch.device("cpu"), blocked)
 
 

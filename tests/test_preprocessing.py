@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from checkpoint_helpers import one_thread  # noqa: F401
 from PIL import Image
 
 from clipq.errors import CheckpointError, ClipqError, UnknownNameError

@@ -13,7 +13,6 @@ from checkpoint_helpers import (
     TWO_TOWERS,
     assert_same,
     model,
-    one_thread,  # noqa: F401
     tokenizer_spec,
 )
 from hub_server import HubServer

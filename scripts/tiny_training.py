@@ -110,7 +110,7 @@ def train(model, batches, args: argparse.Namespace, report: Callable) -> torch.n
     """Train for the given epochs or minutes, reporting now and then; return the moving average of the weights."""
     model.visual.patch_dropout = PatchDropout(args.patch_dropout)
     average = copy.deepcopy(model).eval()
-    anchors = torch.nn.Parameter(torch.randn(len(batches.data.concepts), model.text_projection.shape[1]) * 0.05)
+    anchors = make_anchors(model, batches, args)
     optimizers = make_optimizers(model, anchors, args)
     total = math.ceil(args.epochs * len(batches.data.groups) / batches.size)
     start, step, done = time.monotonic(), 0, 0.0
@@ -127,6 +127,14 @@ def train(model, batches, args: argparse.Namespace, report: Callable) -> torch.n
         if step % args.save_every == 0:
             report(average)
     return average
+
+
+@torch.no_grad()
+def make_anchors(model, batches, args: argparse.Namespace) -> torch.nn.Parameter:
+    """Start every concept's anchor at random, or in a resumed run at what the model makes of the concept's name."""
+    if args.resume:
+        return torch.nn.Parameter(encode_text(model, torch.stack([ids[0] for ids in batches.captions.ids])))
+    return torch.nn.Parameter(torch.randn(len(batches.data.concepts), model.text_projection.shape[1]) * 0.05)
 
 
 def train_step(model, optimizers, anchors: torch.nn.Parameter, batches) -> float:

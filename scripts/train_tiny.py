@@ -10,11 +10,9 @@ It needs npm (to fetch the drawings) and the Python packages resvg_py, open_clip
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import random
 import sys
-import tarfile
 from collections import defaultdict
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -25,8 +23,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import augment
@@ -102,7 +99,7 @@ def gather(training: list[drawings.Icons], folded: drawings.Concepts, cache: Pat
     return TrainingSet(pixels, list(rows.values()), [index[c] for _, c in rows], concepts, names)
 
 
-def write_held_out(icons: drawings.Icons, folded: drawings.Concepts, tar: Path, names: Path) -> None:
+def write_held_out(icons: drawings.Icons, folded: drawings.Concepts, data: Path, names: Path) -> None:
     """Write the held-out pictures, one a concept, and the concepts' names in class order."""
     coded = set(icons.codes.values())
     plain = {}
@@ -112,7 +109,7 @@ def write_held_out(icons: drawings.Icons, folded: drawings.Concepts, tar: Path, 
             plain[concept] = drawings.Drawing(concept, icons.source.name, "", icons.svg[name])
     concepts = sorted(plain)
     pictures = (drawings.on_white(drawings.render(plain[c], IMAGE_SIZE)) for c in concepts)
-    drawings.write_tar(tar, ((picture, i) for i, picture in enumerate(pictures)))
+    drawings.write_parquet(data, ((picture, i) for i, picture in enumerate(pictures)))
     names.write_text("".join(f"{drawings.words(c)}\n" for c in concepts), encoding="utf-8")
 
 
@@ -174,10 +171,11 @@ def prepare_text(data: TrainingSet, folder: Path, vocab_size: int) -> tuple[Capt
 class Batches:
     """Endless batches of augmented drawings and captions, every group once an epoch, in a seeded order."""
 
-    def __init__(self, data: TrainingSet, captions: Captions, size: int, extra: int, seed: int) -> None:
-        self.data, self.captions, self.size, self.extra = data, captions, size, extra
-        self.rng = random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, data: TrainingSet, captions: Captions, args: argparse.Namespace) -> None:
+        self.data, self.captions, self.size, self.extra = data, captions, args.batch, args.extra
+        self.strength = args.strength
+        self.rng = random.Random(args.seed)
+        self.generator = torch.Generator().manual_seed(args.seed)
         self.flips = torch.tensor([drawings.can_flip(concept) for concept in data.concepts])
         self.order: list[int] = []
 
@@ -191,7 +189,7 @@ class Batches:
         rows = [self._row(self.data.groups[group]) for group in chosen]
         labels = [self.data.concept_of[group] for group in chosen]
         flips = self.flips[torch.tensor(labels)]
-        images = augment.augment(self.data.pixels[rows], flips, IMAGE_SIZE, self.generator)
+        images = augment.augment(self.data.pixels[rows], flips, IMAGE_SIZE, self.generator, self.strength)
         labels += [self.rng.randrange(len(self.data.concepts)) for _ in range(self.extra)]
         ids = torch.stack([self.captions.draw(label, self.rng) for label in labels])
         return images, ids, torch.tensor(labels)
@@ -201,17 +199,14 @@ class Batches:
 
 
 @torch.no_grad()
-def evaluate(folder: Path, tar: Path, names: Path) -> dict[str, float]:
+def evaluate(folder: Path, data: Path, names: Path) -> dict[str, float]:
     """Measure zero-shot classification of the held-out drawings with the model as saved."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
     classes = names.read_text(encoding="utf-8").splitlines()
-    with tarfile.open(tar) as archive:
-        files = {member.name: archive.extractfile(member).read() for member in archive}
-    keys = sorted(name for name in files if name.endswith(".webp"))
-    labels = torch.tensor([int(files[key.replace(".webp", ".cls")]) for key in keys])
-    images = torch.stack([transform(Image.open(io.BytesIO(files[key])).convert("RGB")) for key in keys])
+    pictures, labels = drawings.read_parquet(data)
+    labels, images = torch.tensor(labels), torch.stack([transform(picture) for picture in pictures])
     image = torch.cat([model.encode_image(part, normalize=True) for part in images.split(256)])
     prompts = [tokenize([template.format(c=c) for c in classes]) for template in drawings.TEMPLATES]
     text = sum(model.encode_text(ids, normalize=True) for ids in prompts)
@@ -219,7 +214,7 @@ def evaluate(folder: Path, tar: Path, names: Path) -> dict[str, float]:
     top = scores.topk(5, dim=1).indices == labels[:, None]
     recalls = [top[labels == label, 0].float().mean().item() for label in labels.unique()]
     means = {"top1": top[:, 0].float().mean().item(), "top5": top.any(1).float().mean().item()}
-    return {"n": len(keys), **means, "mean_per_class": sum(recalls) / len(recalls)}
+    return {"n": len(pictures), **means, "mean_per_class": sum(recalls) / len(recalls)}
 
 
 def report(model, args: argparse.Namespace) -> None:
@@ -228,7 +223,7 @@ def report(model, args: argparse.Namespace) -> None:
     fresh = args.out / "open_clip_model.new"
     save_file(weights, fresh, metadata={"format": "pt"})
     fresh.replace(args.out / "open_clip_model.safetensors")  # a reader never meets half a checkpoint
-    scores = evaluate(args.out, args.eval_tar, args.eval_names)
+    scores = evaluate(args.out, args.eval_data, args.eval_names)
     print(" ".join(f"{key} {value:.4f}" if key != "n" else f"n {value}" for key, value in scores.items()), flush=True)
 
 
@@ -237,10 +232,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model (open_clip local-dir format)")
     parser.add_argument("--cache", type=Path, default=None, help="folder for packages and pixels (default: OUT-cache)")
-    parser.add_argument("--eval-tar", type=Path, default=ROOT / "eval/data/drawings.tar")
+    parser.add_argument("--eval-data", type=Path, default=ROOT / "eval/data/drawings.parquet")
     parser.add_argument("--eval-names", type=Path, default=ROOT / "eval/data/drawings.classes.txt")
-    parser.add_argument("--epochs", type=float, default=40)
+    parser.add_argument("--epochs", type=float, default=60)
     parser.add_argument("--minutes", type=float, default=None, help="train this long instead of a number of epochs")
+    parser.add_argument("--strength", type=float, default=0.4, help="of the augmentation, 0 to 1")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--extra", type=int, default=48, help="extra captions a batch, as wrong answers")
     parser.add_argument("--rate", type=float, default=1.5e-3)
@@ -248,6 +244,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--average", type=float, default=0.995, help="decay of the averaged weights")
     parser.add_argument("--patch-dropout", type=float, default=0.4)
     parser.add_argument("--dropped", type=float, default=0.6, help="share of the run with patch dropout")
+    parser.add_argument("--resume", action="store_true", help="go on from the model in --out, with a fresh schedule")
     parser.add_argument("--save-every", type=int, default=350, help="steps between checkpoints")
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
@@ -264,16 +261,18 @@ def main() -> None:
     held_out, training = read_sets(args.cache)
     spaced = [icons for icons in training if icons.source.name not in drawings.LOOSE_SETS]
     folded = drawings.fold_concepts(held_out, spaced)
-    write_held_out(held_out, folded, args.eval_tar, args.eval_names)
+    write_held_out(held_out, folded, args.eval_data, args.eval_names)
     data = gather(training, folded, args.cache)
     captions, config = prepare_text(data, args.out, args.vocab_size)
     config = config["model_cfg"]
     model = CLIP(
         config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"]), quick_gelu=False
     )
+    if args.resume:
+        model.load_state_dict(load_file(args.out / "open_clip_model.safetensors"))
     size = sum(p.numel() for p in model.parameters())
     print(f"{len(data.pixels)} drawings of {len(data.concepts)} concepts; {size} parameters", flush=True)
-    batches = Batches(data, captions, args.batch, args.extra, args.seed)
+    batches = Batches(data, captions, args)
     report(tiny_training.train(model, batches, args, lambda average: report(average, args)), args)
 
 

@@ -1,17 +1,16 @@
-"""The drawings that clipq-tiny is trained and measured on: names folded into concepts, captions, the shipped tar."""
+"""The drawings that clipq-tiny is trained and measured on: names folded into concepts, captions, pictures."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TAR = ROOT / "eval" / "data" / "drawings.tar"
+PICTURES = ROOT / "eval" / "data" / "drawings.parquet"
 CLASSES = ROOT / "eval" / "data" / "drawings.classes.txt"
 
 
@@ -109,23 +108,22 @@ def test_only_what_has_no_direction_is_mirrored(drawings):
     assert not any(map(drawings.can_flip, ["left-arrow", "flag-japan", "keycap-2", "one-thirty", "a-button"]))
 
 
-def test_the_same_pictures_make_the_same_tar(drawings, tmp_path):
+def test_packed_pictures_come_back_and_pack_the_same_again(drawings, tmp_path):
     pixels = np.zeros((2, 24, 24, 4), np.uint8)
     pixels[1, 6:18, 6:18] = 200, 30, 60, 255
-    for name in ("one.tar", "two.tar"):
-        drawings.write_tar(tmp_path / name, ((drawings.on_white(p), i) for i, p in enumerate(pixels)))
-    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    with tarfile.open(tmp_path / "one.tar", "r:") as archive:
-        assert archive.getnames() == ["000000.webp", "000000.cls", "000001.webp", "000001.cls"]
-        assert {member.mtime for member in archive} == {0}
-    assert drawings.on_white(pixels[1]).getpixel((0, 0)) == (255, 255, 255)
+    for name in ("one", "two"):
+        drawings.write_parquet(tmp_path / name, ((drawings.on_white(p), i) for i, p in enumerate(pixels)))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    pictures, labels = drawings.read_parquet(tmp_path / "one")
+    assert labels == [0, 1]
+    assert all(np.array_equal(got, drawings.on_white(p)) for got, p in zip(pictures, pixels, strict=True))
+    assert pictures[1].getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_the_shipped_tar_has_every_class_once():
+def test_the_shipped_pictures_have_every_class_once(drawings):
     classes = CLASSES.read_text(encoding="utf-8").splitlines()
-    with tarfile.open(TAR, "r:") as archive:
-        names = archive.getnames()
-        labels = [int(archive.extractfile(name).read()) for name in names if name.endswith(".cls")]
-    assert sum(name.endswith(".webp") for name in names) == len(classes) == len(set(classes))
+    pictures, labels = drawings.read_parquet(PICTURES)
+    assert len(pictures) == len(classes) == len(set(classes))
     assert sorted(labels) == list(range(len(classes)))
-    assert TAR.stat().st_size < 5_200_000  # headers and padding alone are 1.5 to 2 KB a picture
+    assert {picture.size for picture in pictures} == {(72, 72)}
+    assert PICTURES.stat().st_size < 3_000_000

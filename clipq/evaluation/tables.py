@@ -13,6 +13,8 @@ from .images import MAX_BYTES, Images
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_IN_MEMORY = 64 << 20  # `load_dataset` maps a converted copy in its cache: worth it for large sets, and only for those
+
 
 @dataclass(frozen=True)
 class RowEntry:
@@ -49,10 +51,13 @@ def table_images(files: Sequence[Path], image: str, label: str, classes: Sequenc
 
 def _open(files: Sequence[Path], origin: str) -> Dataset:
     import datasets
+    from pyarrow import ArrowException, parquet
 
     try:
+        if sum(file.stat().st_size for file in files) <= _IN_MEMORY:
+            return datasets.Dataset(parquet.read_table([str(file) for file in files]))
         return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, ArrowException, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"cannot read the parquet files of {origin}: {error}; fetch them again") from error
 
 

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-KINDS = ("webdataset", "wnid-folder", "class-folder", "hub")
+KINDS = ("parquet", "webdataset", "wnid-folder", "class-folder", "hub")
 _HUB_KEYS = ("repo", "revision", "files", "image", "label")
 
 

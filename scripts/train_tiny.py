@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import augment
 import drawings
+import packing
 import tiny_training
 
 IMAGE_SIZE = 72
@@ -109,7 +110,7 @@ def write_held_out(icons: drawings.Icons, folded: drawings.Concepts, data: Path,
             plain[concept] = drawings.Drawing(concept, icons.source.name, "", icons.svg[name])
     concepts = sorted(plain)
     pictures = (drawings.on_white(drawings.render(plain[c], IMAGE_SIZE)) for c in concepts)
-    drawings.write_parquet(data, ((picture, i) for i, picture in enumerate(pictures)))
+    packing.write_parquet(data, ((picture, i) for i, picture in enumerate(pictures)))
     names.write_text("".join(f"{drawings.words(c)}\n" for c in concepts), encoding="utf-8")
 
 
@@ -205,7 +206,7 @@ def evaluate(folder: Path, data: Path, names: Path) -> dict[str, float]:
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
     classes = names.read_text(encoding="utf-8").splitlines()
-    pictures, labels = drawings.read_parquet(data)
+    pictures, labels = packing.read_parquet(data)
     labels, images = torch.tensor(labels), torch.stack([transform(picture) for picture in pictures])
     image = torch.cat([model.encode_image(part, normalize=True) for part in images.split(256)])
     prompts = [tokenize([template.format(c=c) for c in classes]) for template in drawings.TEMPLATES]

@@ -14,14 +14,23 @@ PICTURES = ROOT / "eval" / "data" / "drawings.parquet"
 CLASSES = ROOT / "eval" / "data" / "drawings.classes.txt"
 
 
-@pytest.fixture(scope="module")
-def drawings():
-    spec = importlib.util.spec_from_file_location("drawings_script", ROOT / "scripts" / "drawings.py")
+def script(name: str):
+    """A module of scripts/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return module
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return script("drawings")
+
+
+@pytest.fixture(scope="module")
+def packing():
+    return script("packing")
 
 
 def icons_of(drawings, name: str, svg: dict, **other):
@@ -108,21 +117,21 @@ def test_only_what_has_no_direction_is_mirrored(drawings):
     assert not any(map(drawings.can_flip, ["left-arrow", "flag-japan", "keycap-2", "one-thirty", "a-button"]))
 
 
-def test_packed_pictures_come_back_and_pack_the_same_again(drawings, tmp_path):
+def test_packed_pictures_come_back_and_pack_the_same_again(drawings, packing, tmp_path):
     pixels = np.zeros((2, 24, 24, 4), np.uint8)
     pixels[1, 6:18, 6:18] = 200, 30, 60, 255
     for name in ("one", "two"):
-        drawings.write_parquet(tmp_path / name, ((drawings.on_white(p), i) for i, p in enumerate(pixels)))
+        packing.write_parquet(tmp_path / name, ((drawings.on_white(p), i) for i, p in enumerate(pixels)))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    pictures, labels = drawings.read_parquet(tmp_path / "one")
+    pictures, labels = packing.read_parquet(tmp_path / "one")
     assert labels == [0, 1]
     assert all(np.array_equal(got, drawings.on_white(p)) for got, p in zip(pictures, pixels, strict=True))
     assert pictures[1].getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_the_shipped_pictures_have_every_class_once(drawings):
+def test_the_shipped_pictures_have_every_class_once(packing):
     classes = CLASSES.read_text(encoding="utf-8").splitlines()
-    pictures, labels = drawings.read_parquet(PICTURES)
+    pictures, labels = packing.read_parquet(PICTURES)
     assert len(pictures) == len(classes) == len(set(classes))
     assert sorted(labels) == list(range(len(classes)))
     assert {picture.size for picture in pictures} == {(72, 72)}

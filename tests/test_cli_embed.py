@@ -1,0 +1,176 @@
+"""`clipq embed` and `clipq demo`, and the command as a real process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from cli_fixtures import COLOURS, error_of, model, pictures, quantized
+from PIL import Image
+from safetensors import safe_open
+
+import clipq
+from clipq.cli import main
+
+# embed
+
+
+def embedded(path: Path) -> tuple[torch.Tensor, dict]:
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("embeddings"), json.loads(file.metadata()["clipq"])
+
+
+def test_embed_keeps_names_and_order(model, pictures, tmp_path, capsys):
+    out = tmp_path / "pictures.safetensors"
+    assert main(["embed", model, str(pictures), "-o", str(out), "--batch-size", "5"]) == 0
+    matrix, about = embedded(out)
+    assert about["names"] == sorted(f"{name}/{i}.png" for name in COLOURS for i in range(4))
+    assert about["precision"] == {"image": "int8", "text": "int8"}
+    assert about["fingerprint"] == clipq.load(model).fingerprint()
+    assert matrix.dtype == torch.float32
+    torch.testing.assert_close(matrix.norm(dim=-1), torch.ones(12))
+    one = clipq.load(model)
+    pixels = one.preprocess(Image.open(pictures / about["names"][7]))[None]
+    torch.testing.assert_close(matrix[7:8], one.encode_image(pixels, normalize=True), atol=1e-5, rtol=1e-4)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures.safetensors"]
+
+
+def test_embed_leaves_broken_pictures_out_and_names_them(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (32, 32), "red").save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"\x89PNG no picture")
+    Image.new("RGB", (32, 32), "blue").save(folder / "c.png")
+    out = tmp_path / "out.safetensors"
+    argv = ["embed", model, str(folder), "-o", str(out), "--no-normalize"]
+    assert main(argv) == 0
+    err = capsys.readouterr().err
+    assert "b.png" in err
+    assert "1 of 3" in err
+    matrix, about = embedded(out)
+    assert about["names"] == ["a.png", "c.png"]
+    assert list(about["broken"]) == ["b.png"]
+    assert matrix.shape == (2, 16)
+    assert main([*argv, "--force", "--strict"]) == 1
+
+
+def test_embed_texts_as_npy(model, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a red square\n\nein grünes Quadrat\r\nblau", encoding="utf-8")
+    out = tmp_path / "texts.npy"
+    assert main(["embed", model, str(texts), "-o", str(out)]) == 0
+    assert "line 2" in capsys.readouterr().err
+    names = Path(f"{out}.names.txt").read_text(encoding="utf-8").splitlines()
+    assert names == ["a red square", "ein grünes Quadrat", "blau"]
+    matrix = torch.from_numpy(numpy.load(out, allow_pickle=False))
+    torch.testing.assert_close(matrix, clipq.load(model).encode_text(names, normalize=True), atol=1e-5, rtol=1e-4)
+    assert json.loads(Path(f"{out}.json").read_text())["tower"] == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("x.pt", ".safetensors, .npy"), ("here.npy", "--force")], ids=["unknown ending", "exists"]
+)
+def test_embed_refuses_before_any_work(name, words, tmp_path, capsys):
+    (tmp_path / "here.npy").write_bytes(b"")
+    assert main(["embed", "no-such-model", str(tmp_path), "-o", str(tmp_path / name)]) == 1
+    assert words in error_of(capsys)
+
+
+def test_embed_of_nothing(tmp_path, capsys):
+    assert main(["embed", "no-such-model", str(tmp_path / "nothing"), "-o", str(tmp_path / "x.npy")]) == 1
+    assert "nothing does not exist" in error_of(capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"], ids=["empty", "blank", "not UTF-8"])
+def test_embed_of_no_text(content, model, tmp_path, capsys):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    assert main(["embed", model, str(path), "-o", str(tmp_path / "x.npy")]) == 1
+    assert "texts.txt" in error_of(capsys)
+
+
+@pytest.fixture
+def threads():
+    """Leaves torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_those_asked_for(model, pictures, tmp_path, threads):
+    assert main(["embed", model, str(pictures), "-o", str(tmp_path / "x.npy"), "--threads", "1"]) == 0
+    assert torch.get_num_threads() == 1
+
+
+def test_a_killed_embed_goes_on_and_gives_the_same_file(model, tmp_path, monkeypatch, threads):
+    from clipq import embedding
+
+    lines = tmp_path / "texts.txt"
+    lines.write_text("".join(f"square number {i}\n" for i in range(320)))
+    whole, resumed = tmp_path / "whole.safetensors", tmp_path / "resumed.safetensors"
+    argv = ["embed", model, str(lines), "--batch-size", "2", "--threads", "1", "-o"]
+    done, shard = [], embedding._shard
+    monkeypatch.setattr(embedding, "_shard", lambda items, rows, *rest: done.append(rows) or shard(items, rows, *rest))
+    assert main([*argv, str(whole)]) == 0
+    total = len(done)
+    kept = _kill_after_some_shards([*argv, str(resumed)], tmp_path / f"{resumed.name}.unfinished")
+    assert not resumed.exists()
+    done.clear()
+    assert main([*argv, str(resumed)]) == 0
+    assert len(done) == total - kept
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert not (tmp_path / f"{resumed.name}.unfinished").exists()
+
+
+def _kill_after_some_shards(argv: list[str], folder: Path) -> int:
+    """Run the command, kill it once it has finished a few shards, and return how many it has."""
+    process = subprocess.Popen([sys.executable, "-m", "clipq", *argv])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list(folder.rglob("texts-*.safetensors"))) >= 2:
+            process.kill()
+            process.wait()
+            return len(list(folder.rglob("texts-*.safetensors")))
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"no shard was seen; the process ended with {process.wait()}")
+
+
+# demo
+
+
+def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys, threads):
+    page = tmp_path / "demo.html"
+    assert main(["demo", "--quick", "--threads", "1", "-o", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert str(page) in out
+    assert "same answer as fp32" in out
+    assert "drop" in out
+    html = page.read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") >= 24
+    assert "$" not in html.split("</style>")[1]
+    assert "http" not in html
+
+
+# as real processes
+
+
+def test_the_module_and_the_exit_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "clipq", "info", "no-such-file"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("clipq: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m clipq list | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import kernels
 from .attention import QMultiheadAttention, QOpenClipAttention
 from .errors import CheckpointError, ClipqWarning, QuantizationError
 from .hosts import Host, find_host
 from .inspection import Coverage, coverage
+from .kernels.reference import ReferenceLinear
 from .layers import QEmbedding, QLinear, QPatchEmbed, QuantizedModule
 from .machine import cpu_flags
 from .schemes import Precisions, Scheme, per_tower, resolve
@@ -171,6 +173,7 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
             part.compute_dtype = fallback_dtype(recipe.schemes[host.tower_of(module, name)], part.qweight.device)
     setattr(module, _RECIPE, recipe)
     module.eval().requires_grad_(False)
+    _warn_if_slow(recipe, next(module.parameters()).device)
 
 
 def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
@@ -195,6 +198,16 @@ def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None
                 ClipqWarning,
                 stacklevel=4,
             )
+
+
+def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
+    dynamic = any(scheme.activations is not None for scheme in recipe.schemes.values())
+    if dynamic and kernels.chosen(device) == ReferenceLinear.name:
+        warnings.warn(
+            f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why.",
+            ClipqWarning,
+            stacklevel=4,
+        )
 
 
 def use_kernel(module: nn.Module, kernel: str | None) -> None:

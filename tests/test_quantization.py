@@ -196,6 +196,15 @@ def test_no_warning_where_only_heads_and_positions_stay_float():
         quantize(build("transformers CLIP"))
 
 
+def test_where_no_fast_kernel_runs_the_user_is_told(monkeypatch):
+    monkeypatch.setattr("clipq.quantization.kernels.chosen", lambda device: "reference")
+    with pytest.warns(ClipqWarning, match="int8 runs on plain torch on this cpu, slower than fp32"):
+        quantize(build("timm vision_transformer"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quantize(build("timm vision_transformer"), "int8-weight-only")
+
+
 def test_recipes_survive_json_and_must_fit_the_architecture():
     module = build("open_clip CLIP")
     host = find_host(module)

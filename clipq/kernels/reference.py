@@ -10,10 +10,8 @@ from .. import functional
 from .weights import LinearWeights
 
 
-class ReferenceLinear:
-    """Quantize and dequantize the activations, multiply in float32 by the dequantized weights."""
-
-    name = "reference"
+class _PlainTorch:
+    """What runs on every device."""
 
     def __init__(self, weights: LinearWeights):
         self.weights = weights
@@ -21,6 +19,12 @@ class ReferenceLinear:
     @staticmethod
     def obstacle(device: torch.device) -> str | None:
         return None
+
+
+class ReferenceLinear(_PlainTorch):
+    """Quantize and dequantize the activations, multiply in float32 by the dequantized weights."""
+
+    name = "reference"
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
@@ -33,17 +37,10 @@ class ReferenceLinear:
         return y.to(x.dtype)
 
 
-class WeightOnlyLinear:
+class WeightOnlyLinear(_PlainTorch):
     """W8A16: dequantize the weights to the activations' precision, then the float product."""
 
     name = "dequantize"
-
-    def __init__(self, weights: LinearWeights):
-        self.weights = weights
-
-    @staticmethod
-    def obstacle(device: torch.device) -> str | None:
-        return None
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:

@@ -147,18 +147,27 @@ def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, 
     return int8[0] + flops.get_total_flops() // 2, int8[0]
 
 
+def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
+    """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
+    for name, slot in slots(module).items():
+        if (
+            host.tower_of(module, name) == tower
+            and slot.attribute != "weight_scale"
+            and slot.tensor.is_floating_point()
+        ):
+            return slot.tensor.dtype
+    return torch.float32
+
+
 def _example_call(module: nn.Module, host: Host, tower: str) -> Any:
-    reference = next(slot.tensor for name, slot in slots(module).items() if host.tower_of(module, name) == tower)
-    dtype = next(
-        s.tensor.dtype
-        for n, s in slots(module).items()
-        if host.tower_of(module, n) == tower and s.tensor.is_floating_point() and s.attribute != "weight_scale"
-    )
+    device = next(module.parameters()).device
     if tower == "image":
         shape = host.pixel_shape(module)
-        pixels = None if shape is None else torch.zeros(1, *shape, device=reference.device, dtype=dtype)
+        pixels = (
+            None if shape is None else torch.zeros(1, *shape, device=device, dtype=tower_dtype(module, host, tower))
+        )
         return None if pixels is None else lambda: host.encode_image(module, pixels)
-    tokens = torch.zeros(1, host.context_length(module), dtype=torch.long, device=reference.device)
+    tokens = torch.zeros(1, host.context_length(module), dtype=torch.long, device=device)
     return lambda: host.encode_text(module, tokens)
 
 

@@ -115,7 +115,10 @@ def _from_zoo(
     base = _embedded_base(entry, cache_dir)
     if base is not None:
         return _to_precision(read(base, device), precision)
-    make = _base_loader(entry, cache_dir)
+
+    def make() -> Model:
+        return load_open_clip(entry.arch, pretrained=entry.tag, cache_dir=cache_dir, entry=entry)
+
     if all(scheme.is_float for scheme in schemes.values()):
         model = make()
         model.module.to(device)
@@ -129,10 +132,6 @@ def _embedded_base(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Pa
         a for a in entry.artefacts if a.embedded and a.precision in PRECISIONS and PRECISIONS[a.precision].is_float
     ]
     return registry.fetch(floats[0], cache_dir) if floats else None
-
-
-def _base_loader(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Callable[[], Model]:
-    return lambda: load_open_clip(entry.arch, pretrained=entry.tag, cache_dir=cache_dir, entry=entry)
 
 
 def _built(

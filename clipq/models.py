@@ -51,6 +51,11 @@ class Model:
     @property
     def recipe(self) -> Recipe:
         """What was done to the module: a scheme per tower, and which modules were replaced."""
+        return quantization.stated_recipe(self.module) or self._found_recipe
+
+    @cached_property
+    def _found_recipe(self) -> Recipe:
+        # Looking at every tensor costs milliseconds, which each call of an untouched model would pay.
         return quantization.recipe_of(self.module)
 
     @property

@@ -14,12 +14,11 @@ from . import kernels
 from .attention import QMultiheadAttention, QOpenClipAttention
 from .errors import CheckpointError, ClipqWarning, QuantizationError
 from .hosts import Host, find_host
-from .inspection import Coverage, coverage
+from .inspection import Coverage, coverage, tower_dtype
 from .kernels.reference import ReferenceLinear
 from .layers import QEmbedding, QLinear, QPatchEmbed, QuantizedModule
 from .machine import cpu_flags
 from .schemes import Precisions, Scheme, per_tower, resolve
-from .state import slots
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NATIVE_FP16 = {"avx512_fp16", "asimdhp"}
@@ -85,25 +84,18 @@ def quantize_module(module: nn.Module, precision: Precisions, fallback: str | No
     _warn_if_incomplete(coverage(module, count_macs=False), schemes)
 
 
+def stated_recipe(module: nn.Module) -> Recipe | None:
+    """The recipe that `quantize` or a file left on `module`; None for one that clipq never touched."""
+    return getattr(module, _RECIPE, None)
+
+
 def recipe_of(module: nn.Module) -> Recipe:
     """What was done to `module`; for one that clipq never touched, its towers' float precisions."""
-    if hasattr(module, _RECIPE):
-        return getattr(module, _RECIPE)
+    if stated := stated_recipe(module):
+        return stated
     host, names = find_host(module), {dtype: name for name, dtype in DTYPES.items()}
     found = {tower: names.get(tower_dtype(module, host, tower), "fp32") for tower in host.towers(module)}
     return Recipe({tower: resolve(name) for tower, name in found.items()})
-
-
-def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
-    """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
-    for name, slot in slots(module).items():
-        if (
-            host.tower_of(module, name) == tower
-            and slot.attribute != "weight_scale"
-            and slot.tensor.is_floating_point()
-        ):
-            return slot.tensor.dtype
-    return torch.float32
 
 
 def plan(host: Host, module: nn.Module, schemes: Mapping[str, Scheme]) -> dict[str, str]:

@@ -6,7 +6,7 @@ Without a C++ compiler, or if it fails, clipq installs all the same and computes
 from __future__ import annotations
 
 import os
-import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,15 +27,23 @@ SOURCES = ROOT / "csrc"
 LIBRARY = "_native.so"  # one name everywhere: it is loaded by path, never imported
 COMPILERS = ("g++", "clang++", "c++")
 
+MACOS = "11.0"  # the first on Arm; without naming one, the library would need the version it was built on
+
 # -ffp-contract=off: every path rounds alike, so that they give the same bits (see csrc/clipq.h).
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra")
+FLAGS = (
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"),
+    *([f"-mmacosx-version-min={MACOS}"] if sys.platform == "darwin" else []),
+)
 LINK = ("-shared", "-pthread", *(["-ldl"] if sys.platform.startswith("linux") else []))
-PLAIN = ("portable", "cpu", "parallel")
+PLAIN = ("portable", "cpu", "parallel", "steps", "attention", "blocks")
 X86 = {
-    "avx2": ("-mavx2",),
-    "avx_vnni": ("-mavx2", "-mavxvnni"),
-    "avx512_vnni": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+    "avx2": ("-mavx2", "-mfma"),
+    "avx_vnni": ("-mavx2", "-mfma", "-mavxvnni"),
+    "avx512_vnni": ("-mavx512f", "-mfma", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
 }
+ARM = {"neon_dotprod": ("-march=armv8.2-a+dotprod",)}
+SETS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
+"""Instruction sets by architecture, as compilers call it: each a source file and the flags for it alone."""
 
 
 class NotBuiltError(Exception):
@@ -57,7 +65,7 @@ class CustomBuildHook(BuildHookInterface):
         if not editable:
             build_data["force_include"][str(library)] = f"clipq/{LIBRARY}"
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            build_data["tag"] = f"py3-none-{platform_tag()}"
 
     def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -80,7 +88,7 @@ def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = 
 
     An instruction set that the compiler does not know is left out; the rest is needed.
     """
-    sets = X86 if platform.machine().lower() in ("x86_64", "amd64") else {}
+    sets = SETS.get(architecture(compiler), {})
     jobs = dict.fromkeys(PLAIN, ()) | sets
     commands = {name: (*FLAGS, *extra, *jobs[name], "-c", SOURCES / f"{name}.cpp") for name in jobs}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -101,6 +109,22 @@ def find_compiler() -> list[str]:
         if shutil.which(name):
             return [name]
     raise NotBuiltError(f"no C++ compiler found ({', '.join(COMPILERS)}); install one, or name it in CXX")
+
+
+def architecture(compiler: Sequence[str]) -> str:
+    """What `compiler` compiles for, such as x86_64 or aarch64; empty if it does not tell."""
+    try:
+        done = subprocess.run([*compiler, "-dumpmachine"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.split("-")[0].strip()
+
+
+def platform_tag() -> str:
+    """The wheel's: on macOS of the library, since a universal Python's own would name two architectures."""
+    on_mac = sys.platform == "darwin"
+    platform = f"macosx-{MACOS}-{architecture(find_compiler())}" if on_mac else sysconfig.get_platform()
+    return re.sub("[-.]", "_", platform)
 
 
 def _must_run(compiler: Sequence[str], *arguments: object) -> None:

@@ -1,12 +1,9 @@
 // The C ABI: checks, scratch memory, and how a linear is divided into tasks.
 #include "clipq.h"
 
-#include <cstdlib>
-#include <memory>
-
+#include "blocks.h"
 #include "cpu.h"
-#include "kernel.h"
-#include "parallel.h"
+#include "steps.h"
 
 namespace clipq {
 
@@ -25,64 +22,25 @@ const Kernel* built(int path) {
 #ifdef CLIPQ_HAVE_AVX512_VNNI
         case CLIPQ_AVX512_VNNI: return &kernel_avx512_vnni;
 #endif
+#ifdef CLIPQ_HAVE_NEON_DOTPROD
+        case CLIPQ_NEON_DOTPROD: return &kernel_neon_dotprod;
+#endif
         default: return nullptr;
     }
 }
 
-const Kernel* usable(int path) {
+}  // namespace
+
+const Kernel* usable_kernel(int path) {
     const Kernel* kernel = built(path);
     return kernel && cpu_supports(path) ? kernel : nullptr;
 }
 
+namespace {
+
+constexpr int64_t QUANTIZING_COST = 32;  // one value's, in products
+
 bool sizes_fit(int64_t n, int64_t k) { return n >= 1 && k >= 1 && k <= CLIPQ_MAX_K; }
-
-constexpr int64_t SERIAL_VALUES = 32768;       // quantizing fewer takes under 10 us: not worth a fork
-constexpr int64_t TASK_PRODUCTS = 1 << 18;     // some microseconds of work: at least that a task
-constexpr int64_t THREAD_PRODUCTS = 1 << 20;   // at least that a thread
-constexpr int64_t LASTING_PRODUCTS = 1 << 25;  // a millisecond on one core
-constexpr int64_t BLOCK_BYTES = 192 * 1024;    // quantized rows that stay in a core's second-level cache
-constexpr int TASKS_PER_THREAD = 6;
-
-void quantize_rows(int threads, int64_t m, int64_t k, void (*body)(void*, int64_t, int64_t), void* context) {
-    const int64_t chunk = k >= SERIAL_VALUES / 4 ? 1 : SERIAL_VALUES / 4 / k;
-    if (m * k < SERIAL_VALUES) return body(context, 0, m);
-    parallel_for(threads, (m + chunk - 1) / chunk, m * k >= 64 * SERIAL_VALUES, [=](int64_t task) {
-        const int64_t end = (task + 1) * chunk;
-        body(context, task * chunk, end < m ? end : m);
-    });
-}
-
-template <class Body>
-void over_rows(int threads, int64_t m, int64_t k, Body body) {
-    const auto call = [](void* b, int64_t begin, int64_t end) { (*static_cast<Body*>(b))(begin, end); };
-    quantize_rows(threads, m, k, call, &body);
-}
-
-int64_t at_least(int64_t value, int64_t least) { return value < least ? least : value; }
-int64_t at_most(int64_t value, int64_t most) { return value > most ? most : value; }
-
-// Tasks are blocks of rows (as many as stay in the cache) times groups of panels.
-void multiply(const Kernel& kernel, int threads, const Linear& job, int64_t m) {
-    const int64_t products = m * job.n * job.k;
-    if (threads > products / THREAD_PRODUCTS) threads = static_cast<int>(at_least(products / THREAD_PRODUCTS, 1));
-    const int64_t fitting = BLOCK_BYTES / kernel.row_stride(job.k) / kernel.tile_rows;
-    const int64_t row_blocks = (m - 1) / (at_least(fitting, 1) * kernel.tile_rows) + 1;
-    const int64_t rows = round_up((m - 1) / row_blocks + 1, kernel.tile_rows);
-    const int64_t panels = (job.n - 1) / kernel.panel_cols + 1;
-    const int64_t wanted = at_least(int64_t(threads) * TASKS_PER_THREAD / row_blocks, 1);
-    const int64_t smallest = TASK_PRODUCTS / (rows * kernel.panel_cols * job.k) + 1;
-    const int64_t group = at_least((panels - 1) / wanted + 1, smallest);
-    const int64_t groups = (panels - 1) / group + 1;
-    parallel_for(threads, row_blocks * groups, products >= LASTING_PRODUCTS, [&](int64_t task) {
-        const int64_t row = task / groups * rows, panel = task % groups * group;
-        const int64_t row_end = at_most(row + rows, m), panel_end = at_most(panel + group, panels);
-        if (row < row_end) kernel.multiply(job, row, row_end, panel, panel_end);
-    });
-}
-
-struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-};
 
 }  // namespace
 
@@ -92,7 +50,7 @@ using namespace clipq;
 
 int clipq_abi_version(void) { return CLIPQ_ABI_VERSION; }
 
-int clipq_supports(int path) { return usable(path) != nullptr; }
+int clipq_supports(int path) { return usable_kernel(path) != nullptr; }
 
 int clipq_path(void) {
     int path = CLIPQ_PATHS - 1;  // the enum is in order of preference within an architecture
@@ -106,42 +64,93 @@ size_t clipq_packed_size(int path, int64_t n, int64_t k) {
 }
 
 int clipq_pack(int path, const int8_t* weight, int64_t n, int64_t k, uint8_t* out) {
-    const Kernel* kernel = usable(path);
+    const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(n, k)) return CLIPQ_BAD_SIZE;
     kernel->pack(weight, n, k, out);
     return CLIPQ_OK;
 }
 
+namespace {
+
+int quantize_int8(int path, int threads, const Source& source, int64_t m, int symmetric, const Rows& out) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    if (!sizes_fit(1, source.k) || m < 0 || (m > 1 && source.ldx < source.k)) return CLIPQ_BAD_SIZE;
+    const int64_t work = m * source.k * QUANTIZING_COST;
+    with_team(worth_threads(threads, work), is_lasting(work),
+              [&](Team& team) { quantize(team, *kernel, source, symmetric != 0, out, m, true); });
+    return CLIPQ_OK;
+}
+
+}  // namespace
+
 int clipq_quantize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, int symmetric,
                         int8_t* q, float* scale, int32_t* zero_point) {
-    const Kernel* kernel = usable(path);
-    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
-    if (!sizes_fit(1, k) || m < 0 || (m > 1 && ldx < k)) return CLIPQ_BAD_SIZE;
-    const Rows out = {q, scale, zero_point};
-    over_rows(threads, m, k, [&](int64_t begin, int64_t end) {
-        kernel->quantize_int8(x, ldx, k, symmetric != 0, out, begin, end);
-    });
-    return CLIPQ_OK;
+    return quantize_int8(path, threads, {x, ldx, k, -1.0f, nullptr, nullptr}, m, symmetric, {q, scale, zero_point});
+}
+
+int clipq_normalize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
+                         const float* bias, float eps, int symmetric, int8_t* q, float* scale, int32_t* zero_point) {
+    if (!(eps >= 0)) return CLIPQ_BAD_SIZE;
+    return quantize_int8(path, threads, {x, ldx, k, eps, weight, bias}, m, symmetric, {q, scale, zero_point});
 }
 
 int clipq_linear(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                  const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
                  int symmetric) {
-    const Kernel* kernel = usable(path);
+    return clipq_linear_step(path, threads, x, ldx, m, packed, weight_scale, bias, y, ldy, n, k, symmetric,
+                             CLIPQ_NO_ACTIVATION, 0, nullptr);
+}
+
+int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
+                      const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
+                      int symmetric, int activation, int residual, const float* layer_scale) {
+    const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(n, k) || m < 0 || (m > 1 && (ldx < k || ldy < n))) return CLIPQ_BAD_SIZE;
+    if (activation < 0 || activation >= CLIPQ_ACTIVATIONS) return CLIPQ_BAD_SIZE;
     if (m == 0) return CLIPQ_OK;
-    const int64_t acts = kernel->row_stride(k) * m, each = round_up(m * 4, 64);
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, static_cast<size_t>(acts + 2 * each))) return CLIPQ_OUT_OF_MEMORY;
-    const std::unique_ptr<void, Free> owner(memory);
-    char* scratch = static_cast<char*>(memory);
-    const Rows rows = {scratch, reinterpret_cast<float*>(scratch + acts),
-                       reinterpret_cast<int32_t*>(scratch + acts + each)};
-    over_rows(threads, m, k, [&](int64_t begin, int64_t end) {
-        kernel->quantize(x, ldx, k, symmetric != 0, rows, begin, end);
+    Scratch scratch(rows_size(*kernel, m, k));
+    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
+    const Rows rows = take_rows(scratch, *kernel, m, k);
+    const Linear job = {rows, packed, weight_scale, bias, y, ldy, n, k, activation, residual != 0, layer_scale};
+    with_team(worth_threads(threads, m * n * k), is_lasting(m * n * k), [&](Team& team) {
+        quantize(team, *kernel, {x, ldx, k, -1.0f, nullptr, nullptr}, symmetric != 0, rows, m);
+        multiply(team, *kernel, job, m);
     });
-    multiply(*kernel, threads, {rows, packed, weight_scale, bias, y, ldy, n, k}, m);
+    return CLIPQ_OK;
+}
+
+int clipq_attention(int path, int threads, const float* qkv, const int64_t* offsets, int64_t batch, int64_t heads,
+                    int64_t dim, int causal, float* y) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    const Sequences sequences = {offsets, batch};
+    if (heads < 1 || dim < 1 || !sequences.valid()) return CLIPQ_BAD_SIZE;
+    if (batch == 0) return CLIPQ_OK;
+    const int64_t longest = sequences.longest(), products = 2 * sequences.rows() * longest * heads * dim;
+    threads = worth_threads(threads, products);
+    const int64_t each = round_up(kernel->attention_scratch(longest, dim), 16);
+    Scratch scratch(Scratch::size_of<Span>(batch) + Scratch::size_of<float>(each * threads));
+    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
+    Span* spans = scratch.take<Span>(batch);
+    fill_spans(sequences, causal != 0, spans);
+    const AttentionStep step = {qkv, qkv, y, heads, dim, spans, batch, scratch.take<float>(each * threads), each};
+    with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });
+    return CLIPQ_OK;
+}
+
+int clipq_gather_rows(int path, int threads, const int8_t* table, const float* scale, int64_t rows, int64_t k,
+                      const int64_t* ids, int64_t count, float* y) {
+    if (!usable_kernel(path)) return CLIPQ_UNSUPPORTED_PATH;
+    if (!sizes_fit(1, k) || count < 0) return CLIPQ_BAD_SIZE;
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= rows) return CLIPQ_BAD_SIZE;
+    with_team(worth_threads(threads, count * k), is_lasting(count * k), [&](Team& team) {
+        team.each(count, [&](int64_t i) {
+            for (int64_t j = 0; j < k; j++) y[i * k + j] = static_cast<float>(table[ids[i] * k + j]) * scale[ids[i]];
+        });
+    });
     return CLIPQ_OK;
 }

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define CLIPQ_ABI_VERSION 1
+#define CLIPQ_ABI_VERSION 2
 #define CLIPQ_API __attribute__((visibility("default")))
 
 enum clipq_path {
@@ -18,7 +18,7 @@ enum clipq_path {
     CLIPQ_AVX2 = 1,
     CLIPQ_AVX_VNNI = 2,
     CLIPQ_AVX512_VNNI = 3,
-    CLIPQ_NEON_DOTPROD = 4,  // reserved
+    CLIPQ_NEON_DOTPROD = 4,
     CLIPQ_PATHS = 5
 };
 
@@ -26,7 +26,16 @@ enum clipq_status {
     CLIPQ_OK = 0,
     CLIPQ_UNSUPPORTED_PATH = 1,  // not built in, or the processor or its operating system lacks it
     CLIPQ_BAD_SIZE = 2,          // m < 0, n or k < 1, a stride smaller than its row, or k > CLIPQ_MAX_K
-    CLIPQ_OUT_OF_MEMORY = 3
+    CLIPQ_OUT_OF_MEMORY = 3,
+    CLIPQ_BAD_BLOCK = 4  // not what clipq_pack_block of this library wrote for this path
+};
+
+enum clipq_activation {
+    CLIPQ_NO_ACTIVATION = 0,
+    CLIPQ_GELU = 1,        // x * Phi(x), the erf form
+    CLIPQ_GELU_TANH = 2,   // its tanh approximation
+    CLIPQ_QUICK_GELU = 3,  // x * sigmoid(1.702 x)
+    CLIPQ_ACTIVATIONS = 4
 };
 
 // 255 * 128 * k, the largest |sum of (q - zero_point) * w|, stays below 2^31 up to here.
@@ -55,6 +64,58 @@ CLIPQ_API int clipq_quantize_rows(int path, int threads, const float* x, int64_t
 CLIPQ_API int clipq_linear(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                            const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
                            int symmetric);
+
+// The steps of a transformer block, one by one. All floats are float32; rows are contiguous unless a stride says else.
+
+// clipq_quantize_rows of the LayerNorm of each row: (x - mean) / sqrt(variance + eps) * weight + bias.
+CLIPQ_API int clipq_normalize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
+                                   const float* weight, const float* bias, float eps, int symmetric, int8_t* q,
+                                   float* scale, int32_t* zero_point);
+
+// clipq_linear, then `activation`; or, with `residual`, y += layer_scale * that (layer_scale may be NULL: 1).
+CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
+                                const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n,
+                                int64_t k, int symmetric, int activation, int residual, const float* layer_scale);
+
+// softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0).
+// qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].
+CLIPQ_API int clipq_attention(int path, int threads, const float* qkv, const int64_t* offsets, int64_t batch,
+                              int64_t heads, int64_t dim, int causal, float* y);
+
+// Rows ids[i] of an int8 table [rows, k] with one scale a row, dequantized: y [count, k]. Ids must be in range.
+CLIPQ_API int clipq_gather_rows(int path, int threads, const int8_t* table, const float* scale, int64_t rows,
+                                int64_t k, const int64_t* ids, int64_t count, float* y);
+
+// Stacks of pre-norm transformer blocks: x += ls_1 * attention(ln_1(x)); x += ls_2 * fc2(act(fc1(ln_2(x)))).
+
+typedef struct clipq_matrix {
+    const int8_t* weight;  // [n, k]
+    const float* scale;    // [n]
+    const float* bias;     // [n] or NULL
+} clipq_matrix;
+
+typedef struct clipq_block {
+    int64_t width, hidden, heads;
+    int32_t activation, symmetric;
+    float eps_1, eps_2;
+    const float *ln_1_weight, *ln_1_bias, *ln_2_weight, *ln_2_bias;  // [width]
+    clipq_matrix qkv, out_proj, fc1, fc2;  // [3 width, width], [width, width], [hidden, width], [width, hidden]
+    const float *ls_1, *ls_2;              // [width] or NULL
+} clipq_block;
+
+// Bytes that clipq_pack_block writes: everything the block needs, with its weights packed for `path`. 0 if it cannot be.
+CLIPQ_API size_t clipq_block_size(int path, const clipq_block* block);
+CLIPQ_API int clipq_pack_block(int path, const clipq_block* block, uint8_t* out);
+
+// What a packed block is: its width, or 0 if the `size` bytes at `packed` are none of this library's for this processor.
+CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
+
+// `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are sequence
+// i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`, ascending row
+// numbers, only those rows of the last block's result are computed: y is [kept, width].
+CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
+                               const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,
+                               float* y);
 
 #ifdef __cplusplus
 }

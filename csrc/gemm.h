@@ -8,6 +8,7 @@
 //   Weights weights(p)     the LANES * GROUP int8 weights at p
 //   Acts acts(p)           the GROUP activations at p, in every lane
 //   dot(sum, acts, weights)  sum[lane] += acts . weights, exact in int32
+//   Floats fma(a, b, c)      a * b + c, rounded once if FUSED
 //
 // Packed weight: int32 sum of each output channel (padded to whole panels), then the panels. A panel is
 // [k / GROUP][VECTORS * LANES][GROUP] int8, zero beyond n and k. A whole tile is always computed; tails of n go through
@@ -54,17 +55,17 @@ struct Gemm {
         return bytes % 2048 == 0 ? bytes + 64 : bytes;
     }
 
-    static void quantize(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
-                         int64_t end) {
+    static void quantize(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end) {
+        const int64_t k = source.k;
         for (int64_t i = begin; i < end; i++)
-            Quantizer<Isa, Act, Isa::OFFSET>::row(x + i * ldx, k, symmetric, row_of(out, k, i), round_up(k, GROUP),
+            Quantizer<Isa, Act, Isa::OFFSET>::row(source, i, symmetric, row_of(out, k, i), round_up(k, GROUP),
                                                   out.scale + i, out.zero_point + i);
     }
 
-    static void quantize_int8(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
-                              int64_t end) {
+    static void quantize_int8(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end) {
+        const int64_t k = source.k;
         for (int64_t i = begin; i < end; i++)
-            Quantizer<Isa, int8_t, 0>::row(x + i * ldx, k, symmetric, static_cast<int8_t*>(out.acts) + i * k, k,
+            Quantizer<Isa, int8_t, 0>::row(source, i, symmetric, static_cast<int8_t*>(out.acts) + i * k, k,
                                            out.scale + i, out.zero_point + i);
     }
 
@@ -72,18 +73,11 @@ struct Gemm {
         return reinterpret_cast<Act*>(static_cast<char*>(rows.acts) + row * row_stride(k));
     }
 
-    // Scales and bias of a panel's output channels, readable to its full width.
+    // What belongs to a panel's output channels, readable to its full width. With a layer scale, y is added to.
     struct Channels {
         const int32_t* sums;
-        const float *scale, *bias;
+        const float *scale, *bias, *layer_scale;
     };
-
-    template <class Vector, class Value>
-    static Vector load(const Value* from) {
-        Vector v;
-        memcpy(&v, from, sizeof v);
-        return v;
-    }
 
     template <int ROWS>
     static __attribute__((noinline)) void tile(const Act* a, int64_t stride, const uint8_t* b, int64_t groups,
@@ -109,9 +103,12 @@ struct Gemm {
             for (int v = 0; v < VECTORS; v++) {
                 const Ints exact = sum[r][v] - (zero_point[r] + Isa::OFFSET) * load<Ints>(channels.sums + v * LANES);
                 const Floats value = __builtin_convertvector(exact, Floats) * scale[r];
-                const Floats result = value * load<Floats>(channels.scale + v * LANES) +
-                                      load<Floats>(channels.bias + v * LANES);
-                memcpy(y + r * ldy + v * LANES, &result, sizeof result);
+                Floats result = value * load<Floats>(channels.scale + v * LANES) +
+                                load<Floats>(channels.bias + v * LANES);
+                float* to = y + r * ldy + v * LANES;
+                if (channels.layer_scale)
+                    result = load<Floats>(to) + result * load<Floats>(channels.layer_scale + v * LANES);
+                memcpy(to, &result, sizeof result);
             }
         }
     }
@@ -131,11 +128,14 @@ struct Gemm {
             const int64_t first = panel * PANEL, width = job.n - first < PANEL ? job.n - first : PANEL;
             const uint8_t* b = job.packed + sums_size(job.n) + panel * panel_size(job.k);
             const int32_t* sums = reinterpret_cast<const int32_t*>(job.packed) + first;
-            float scale[PANEL] = {}, bias[PANEL] = {};
-            memcpy(scale, job.weight_scale + first, sizeof(float) * static_cast<size_t>(width));
-            if (job.bias) memcpy(bias, job.bias + first, sizeof(float) * static_cast<size_t>(width));
-            for (int64_t r = row; r < row_end; r += TILE)
-                one_tile(job, r, row_end, b, {sums, scale, bias}, first, width);
+            float scale[PANEL] = {}, bias[PANEL] = {}, layer_scale[PANEL];
+            for (float& value : layer_scale) value = 1.0f;
+            const size_t bytes = sizeof(float) * static_cast<size_t>(width);
+            memcpy(scale, job.weight_scale + first, bytes);
+            if (job.bias) memcpy(bias, job.bias + first, bytes);
+            if (job.layer_scale) memcpy(layer_scale, job.layer_scale + first, bytes);
+            const Channels channels = {sums, scale, bias, job.accumulate ? layer_scale : nullptr};
+            for (int64_t r = row; r < row_end; r += TILE) one_tile(job, r, row_end, b, channels, first, width);
         }
     }
 
@@ -143,17 +143,34 @@ struct Gemm {
                          int64_t first, int64_t width) {
         const int64_t rows = row_end - row < TILE ? row_end - row : TILE, groups = round_up(job.k, GROUP) / GROUP;
         const int64_t stride = row_stride(job.k) / static_cast<int64_t>(sizeof(Act));
-        float* y = job.y + row * job.ldy + first;
-        float buffer[TILE * PANEL];
         const bool whole = width == PANEL;
+        const size_t bytes = sizeof(float) * static_cast<size_t>(width);
+        float buffer[TILE * PANEL], *y = job.y + row * job.ldy + first, *to = whole ? y : buffer;
+        const int64_t ldto = whole ? job.ldy : PANEL;
+        for (int64_t r = 0; r < rows && !whole && job.accumulate; r++) memcpy(to + r * ldto, y + r * job.ldy, bytes);
         tile_of<TILE>(rows)(row_of(job.rows, job.k, row), stride, b, groups, job.rows.scale + row,
-                            job.rows.zero_point + row, channels, whole ? y : buffer, whole ? job.ldy : PANEL);
-        for (int64_t r = 0; r < rows && !whole; r++)
-            memcpy(y + r * job.ldy, buffer + r * PANEL, sizeof(float) * static_cast<size_t>(width));
+                            job.rows.zero_point + row, channels, to, ldto);
+        if (job.activation != CLIPQ_NO_ACTIVATION) activate(to, ldto, rows, job.activation);
+        for (int64_t r = 0; r < rows && !whole; r++) memcpy(y + r * job.ldy, to + r * ldto, bytes);
     }
 
-    static constexpr Kernel kernel() {
-        return {TILE, PANEL, packed_size, pack, row_stride, quantize, quantize_int8, multiply};
+    // After the tile, while it is in the first-level cache: the tile itself has no register to spare.
+    static __attribute__((noinline)) void activate(float* y, int64_t ldy, int64_t rows, int activation) {
+        switch (activation) {
+            case CLIPQ_GELU: return each<gelu<Isa>>(y, ldy, rows);
+            case CLIPQ_GELU_TANH: return each<gelu_tanh<Isa>>(y, ldy, rows);
+            case CLIPQ_QUICK_GELU: return each<quick_gelu<Isa>>(y, ldy, rows);
+        }
+    }
+
+    template <Floats (*FUNCTION)(Floats)>
+    static void each(float* y, int64_t ldy, int64_t rows) {
+        for (int64_t r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) {
+                const Floats value = FUNCTION(load<Floats>(y + r * ldy + v * LANES));
+                memcpy(y + r * ldy + v * LANES, &value, sizeof value);
+            }
     }
 };
 

@@ -1,4 +1,4 @@
-// What one instruction set offers: a table of functions, filled by gemm.h compiled with that instruction set's flags.
+// What one instruction set offers: a table of functions, filled by isa.h compiled with that instruction set's flags.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,8 @@
 namespace clipq {
 
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+constexpr int64_t at_least(int64_t value, int64_t least) { return value < least ? least : value; }
+constexpr int64_t at_most(int64_t value, int64_t most) { return value > most ? most : value; }
 
 // Quantized rows of x as the kernel wants to read them, in scratch memory of one call.
 struct Rows {
@@ -15,6 +17,15 @@ struct Rows {
     int32_t* zero_point;  // [m]
 };
 
+// Rows of floats to quantize: x itself, or its LayerNorm where `eps` is not negative.
+struct Source {
+    const float* x;
+    int64_t ldx, k;
+    float eps;
+    const float *weight, *bias;  // [k] of the LayerNorm
+};
+
+// y = act(dequantized(rows @ weight.T) + bias), or y += layer_scale * that where it accumulates.
 struct Linear {
     Rows rows;
     const uint8_t* packed;
@@ -22,6 +33,17 @@ struct Linear {
     const float* bias;          // [n] or null
     float* y;
     int64_t ldy, n, k;
+    int activation;            // enum clipq_activation
+    bool accumulate;           // into y: the residual
+    const float* layer_scale;  // [n] or null; only where it accumulates
+};
+
+// Attention of one head over one sequence. Query i sees the keys before min(keys, visible + i).
+struct Attention {
+    const float *q, *k, *v;
+    int64_t ldq, ldkv;
+    float* out;  // [queries, dim], rows ldo apart
+    int64_t ldo, queries, keys, dim, visible;
 };
 
 struct Kernel {
@@ -30,17 +52,18 @@ struct Kernel {
     size_t (*packed_size)(int64_t n, int64_t k);
     void (*pack)(const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
     int64_t (*row_stride)(int64_t k);
-    // Rows [begin, end) of x.
-    void (*quantize)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
-                     int64_t end);
+    // Rows [begin, end) of the source.
+    void (*quantize)(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end);
     // The same, with acts an int8 [m, k].
-    void (*quantize_int8)(const float* x, int64_t ldx, int64_t k, bool symmetric, const Rows& out, int64_t begin,
-                          int64_t end);
+    void (*quantize_int8)(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end);
     // Rows [row, row_end) times panels [panel, panel_end).
     void (*multiply)(const Linear& job, int64_t row, int64_t row_end, int64_t panel, int64_t panel_end);
+    // Floats of scratch memory that attend needs.
+    int64_t (*attention_scratch)(int64_t keys, int64_t dim);
+    void (*attend)(const Attention& job, float* scratch);
 };
 
 // One per instruction set; a set the compiler could not build is left out by the CLIPQ_HAVE_ macros (see api.cpp).
-extern const Kernel kernel_portable, kernel_avx2, kernel_avx_vnni, kernel_avx512_vnni;
+extern const Kernel kernel_portable, kernel_avx2, kernel_avx_vnni, kernel_avx512_vnni, kernel_neon_dotprod;
 
 }  // namespace clipq

@@ -1,17 +1,55 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace clipq {
 
-// Calls body(context, task) for every task in [0, tasks), on up to `threads` threads with the caller as one of them.
-// `lasting` says that the work takes a millisecond or more, so that starting a thread for it pays.
-void parallel_run(int threads, int64_t tasks, bool lasting, void (*body)(void*, int64_t), void* context);
+// What the threads of one call share.
+struct Meeting {
+    std::atomic<int64_t> next{0};
+    std::atomic<int> arrived{0};
+    std::atomic<unsigned> generation{0};
+    std::atomic<int> seats{0};
+};
+
+// One thread's part in a call that several threads run side by side: each of them goes through the same steps, and a
+// step's tasks are handed out one by one, because on a shared machine one thread may be much slower than another.
+class Team {
+  public:
+    Team(Meeting& meeting, int size) : meeting_(meeting), size_(size), seat_(meeting.seats.fetch_add(1)) {}
+
+    int size() const { return size_; }
+    int seat() const { return seat_; }  // this thread's number, from 0
+
+    // Calls body(task) for every task in [0, tasks), on whichever thread is free; returns once all are done.
+    template <class Body>
+    void each(int64_t tasks, const Body& body) {
+        if (size_ == 1) {
+            for (int64_t task = 0; task < tasks; task++) body(task);
+            return;
+        }
+        // Every thread draws exactly one number too many, so all know where the next step's numbers begin.
+        for (int64_t task; (task = meeting_.next.fetch_add(1, std::memory_order_relaxed) - begin_) < tasks;) body(task);
+        begin_ += tasks + size_;
+        wait();
+    }
+
+  private:
+    void wait();
+
+    Meeting& meeting_;
+    int size_, seat_;
+    int64_t begin_ = 0;
+};
+
+// Runs body(context, team) on up to `threads` threads at once, the caller among them. `lasting` says that the work takes
+// a millisecond or more, so that starting a thread for it pays.
+void run_team(int threads, bool lasting, void (*body)(const void*, Team&), const void* context);
 
 template <class Body>
-void parallel_for(int threads, int64_t tasks, bool lasting, Body body) {
-    parallel_run(threads, tasks, lasting, [](void* context, int64_t task) { (*static_cast<Body*>(context))(task); },
-                 &body);
+void with_team(int threads, bool lasting, const Body& body) {
+    run_team(threads, lasting, [](const void* b, Team& team) { (*static_cast<const Body*>(b))(team); }, &body);
 }
 
 }  // namespace clipq

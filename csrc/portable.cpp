@@ -1,9 +1,10 @@
 // Any processor: plain loops, small enough for a compiler to keep in registers. Simple and right rather than fast.
-#include "gemm.h"
+#include "isa.h"
 
 namespace {
 
 struct Portable {
+    static constexpr bool FUSED = false;
     static constexpr int LANES = 4, GROUP = 2, TILE = 2, VECTORS = 2, OFFSET = 0;
     typedef int32_t Ints __attribute__((vector_size(16)));
     typedef float Floats __attribute__((vector_size(16)));
@@ -16,10 +17,11 @@ struct Portable {
     static void dot(Ints& sum, Acts a, Weights w) {
         for (int l = 0; l < LANES; l++) sum[l] += a[0] * w[2 * l] + a[1] * w[2 * l + 1];
     }
+    static Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 };
 
 }  // namespace
 
 namespace clipq {
-const Kernel kernel_portable = Gemm<Portable>::kernel();
+const Kernel kernel_portable = kernel_of<Portable>();
 }  // namespace clipq

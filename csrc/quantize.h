@@ -6,13 +6,58 @@
 // baseline processor could be handed AVX-512 code.
 #pragma once
 
-#include <cstring>
-
-#include "kernel.h"
+#include "vectors.h"
 
 namespace {
 
-using namespace clipq;
+// A row of floats as it is: whole vectors, and what is left at its end with zeros after it.
+template <class Isa>
+struct PlainRow {
+    using Floats = typename Isa::Floats;
+    const float* x;
+    int64_t k;
+
+    Floats whole(int64_t i) const { return load<Floats>(x + i); }
+    Floats tail(int64_t i) const { return load_some<Isa>(x + i, k - i); }
+};
+
+// The LayerNorm of a row (Ba et al., arXiv:1607.06450), computed anew wherever it is read: cheaper than storing it.
+template <class Isa>
+struct NormalizedRow {
+    using Floats = typename Isa::Floats;
+    const float* x;
+    int64_t k;
+    const float *weight, *bias;
+    Floats mean, inverse;
+
+    NormalizedRow(const Source& source, int64_t row)
+        : x(source.x + row * source.ldx), k(source.k), weight(source.weight), bias(source.bias) {
+        Floats sum = {}, squares = {};
+        int64_t i = 0;
+        for (; i + Isa::LANES <= k; i += Isa::LANES) sum += load<Floats>(x + i);
+        float rest = 0.0f;
+        for (int64_t j = i; j < k; j++) rest += x[j];
+        const float middle = (sum_of<Isa>(sum) + rest) / static_cast<float>(k);
+        mean = splat<Isa>(middle);
+        for (i = 0; i + Isa::LANES <= k; i += Isa::LANES) {
+            const Floats deviation = load<Floats>(x + i) - mean;
+            squares = Isa::fma(deviation, deviation, squares);
+        }
+        rest = 0.0f;
+        for (; i < k; i++) rest += (x[i] - middle) * (x[i] - middle);
+        const float variance = (sum_of<Isa>(squares) + rest) / static_cast<float>(k);
+        inverse = splat<Isa>(1.0f / __builtin_sqrtf(variance + source.eps));
+    }
+
+    Floats whole(int64_t i) const {
+        return Isa::fma((load<Floats>(x + i) - mean) * inverse, load<Floats>(weight + i), load<Floats>(bias + i));
+    }
+    // Zero beyond the row, because the weight and the bias are.
+    Floats tail(int64_t i) const {
+        const Floats normal = (load_some<Isa>(x + i, k - i) - mean) * inverse;
+        return Isa::fma(normal, load_some<Isa>(weight + i, k - i), load_some<Isa>(bias + i, k - i));
+    }
+};
 
 // `Isa` gives LANES and the vectors Ints and Floats (see gemm.h); Act is the type of a quantized value, q + OFFSET.
 template <class Isa, class Act, int OFFSET>
@@ -22,30 +67,23 @@ struct Quantizer {
     static constexpr int LANES = Isa::LANES;
     typedef Act Narrow __attribute__((vector_size(LANES * sizeof(Act))));
 
-    // Values [i, i + LANES) of a row of k, zeros beyond it.
-    static Floats load(const float* x, int64_t i, int64_t k) {
-        Floats v = {};
-        if (i + LANES <= k)
-            memcpy(&v, x + i, sizeof v);
-        else
-            memcpy(&v, x + i, sizeof(float) * static_cast<size_t>(k - i));
-        return v;
-    }
-
     struct Range {
         float low, high;
         bool has_nan;
     };
 
-    static Range range_of(const float* x, int64_t k) {
+    template <class Row>
+    static Range range_of(const Row& row) {
         Floats low = {}, high = {};  // from 0: the range always includes it
         Ints nan = {};
-        for (int64_t i = 0; i < k; i += LANES) {
-            const Floats v = load(x, i, k);
+        const auto take = [&](Floats v) {
             low = v < low ? v : low;
             high = v > high ? v : high;
             nan |= v != v;
-        }
+        };
+        int64_t i = 0;
+        for (; i + LANES <= row.k; i += LANES) take(row.whole(i));
+        if (i < row.k) take(row.tail(i));
         Range all = {0.0f, 0.0f, false};
         for (int l = 0; l < LANES; l++) {
             all.low = low[l] < all.low ? low[l] : all.low;
@@ -54,11 +92,6 @@ struct Quantizer {
         }
         return all;
     }
-
-    // Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest whole number, ties to even, in the low bits of the sum:
-    // the same as torch.round, without needing an instruction for it.
-    static constexpr float ROUNDER = 12582912.0f;
-    static constexpr int32_t ROUNDER_BITS = 0x4B400000;
 
     // The scale of a row, NaN if it holds a NaN or an infinity (or its range overflows), and the zero point.
     static float choose(const Range& range, bool symmetric, int32_t* zero_point) {
@@ -74,23 +107,59 @@ struct Quantizer {
         return scale;
     }
 
+    // Maps values to what is stored for them.
+    struct Rounding {
+        Floats scale, reciprocal;
+        Ints shift, low, high;
+
+        Rounding(float s, int32_t zero_point, bool symmetric)
+            : scale(splat<Isa>(s)), reciprocal(splat<Isa>(1.0f / s)), shift(Ints{} + (zero_point - ROUNDER_BITS)),
+              low(Ints{} + (symmetric ? -127 : -128)), high(Ints{} + 127) {}
+
+        // x / s, rounded once: where the processor multiplies and adds in one rounding, from the reciprocal and a
+        // correction (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990),
+        // at a fraction of a division's cost.
+        Floats quotient(Floats x) const {
+            if constexpr (!Isa::FUSED) return x / scale;
+            const Floats guess = x * reciprocal;
+            return Isa::fma(Isa::fma(-scale, guess, x), reciprocal, guess);
+        }
+
+        Narrow operator()(Floats x) const {
+            Ints q = reinterpret_cast<Ints>(quotient(x) + ROUNDER) + shift;
+            q = q < low ? low : q;
+            q = q > high ? high : q;
+            return __builtin_convertvector(q + OFFSET, Narrow);
+        }
+    };
+
     // Quantizes a row into k elements of `out` and fills the rest of `width` with zeros.
-    static void row(const float* x, int64_t k, bool symmetric, Act* out, int64_t width, float* scale,
-                    int32_t* zero_point) {
-        const float s = *scale = choose(range_of(x, k), symmetric, zero_point);
+    template <class Row>
+    static void row(const Row& row, bool symmetric, Act* out, int64_t width, float* scale, int32_t* zero_point) {
+        const int64_t k = row.k;
+        const float s = *scale = choose(range_of(row), symmetric, zero_point);
         memset(out + k, 0, sizeof(Act) * static_cast<size_t>(width - k));
         if (s != s) {
             memset(out, 0, sizeof(Act) * static_cast<size_t>(k));
             return;
         }
-        const Ints low = Ints{} + (symmetric ? -127 : -128), high = Ints{} + 127;
-        for (int64_t i = 0; i < k; i += LANES) {
-            Ints q = reinterpret_cast<Ints>(load(x, i, k) / s + ROUNDER) + (*zero_point - ROUNDER_BITS);
-            q = q < low ? low : q;
-            q = q > high ? high : q;
-            const Narrow narrow = __builtin_convertvector(q + OFFSET, Narrow);
-            memcpy(out + i, &narrow, i + LANES <= k ? sizeof narrow : sizeof(Act) * static_cast<size_t>(k - i));
+        const Rounding rounded(s, *zero_point, symmetric);
+        int64_t i = 0;
+        for (; i + LANES <= k; i += LANES) {
+            const Narrow q = rounded(row.whole(i));
+            memcpy(out + i, &q, sizeof q);
         }
+        if (i == k) return;
+        const Narrow q = rounded(row.tail(i));
+        memcpy(out + i, &q, sizeof(Act) * static_cast<size_t>(k - i));
+    }
+
+    static void row(const Source& source, int64_t i, bool symmetric, Act* out, int64_t width, float* scale,
+                    int32_t* zero_point) {
+        if (source.eps >= 0)
+            row(NormalizedRow<Isa>(source, i), symmetric, out, width, scale, zero_point);
+        else
+            row(PlainRow<Isa>{source.x + i * source.ldx, source.k}, symmetric, out, width, scale, zero_point);
     }
 };
 

@@ -2,7 +2,7 @@
 // an int32 without saturating, so activations are stored as q + 128 and weights as they are.
 #pragma once
 
-#include "gemm.h"
+#include "isa.h"
 
 namespace {
 

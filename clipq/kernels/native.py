@@ -1,64 +1,23 @@
-"""clipq's own int8 linear for CPUs: finds, loads and calls the library that is built from `csrc/`.
-
-The library has a plain C ABI and is called through ctypes, which releases Python's lock, so calls from several Python
-threads run side by side. It uses as many threads as torch does (`torch.set_num_threads`), borrowed from torch's pool.
-"""
+"""clipq's own int8 linear and row quantization for CPUs, as calls of the native library."""
 
 from __future__ import annotations
-
-import ctypes
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ClipqError, QuantizationError, unknown_name
+from ..errors import QuantizationError
+from .library import MAX_INPUTS, PATHS, available, best_path, check, load, resolved, supported_paths, why_not
 
-PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
-"""Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
-
-_LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
-_ABI = 1
-MAX_INPUTS = 65793
-"""The longest row whose sum of products of 8-bit numbers fits int32."""
-_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-_SIGNATURES = {
-    "clipq_path": (_INT, []),
-    "clipq_supports": (_INT, [_INT]),
-    "clipq_packed_size": (ctypes.c_size_t, [_INT, _LONG, _LONG]),
-    "clipq_pack": (_INT, [_INT, _POINTER, _LONG, _LONG, _POINTER]),
-    "clipq_quantize_rows": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER]),
-    "clipq_linear": (
-        _INT,
-        [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, _INT],
-    ),
-}
-_FAILURES = {1: "the processor does not support this path", 2: "a size is out of range", 3: "out of memory"}
-
-
-def available() -> bool:
-    """Whether the library is there and loads."""
-    return isinstance(_load(), ctypes.CDLL)
-
-
-def why_not() -> str:
-    """What keeps the library from running; empty if nothing does."""
-    library = _load()
-    return library if isinstance(library, str) else ""
-
-
-def supported_paths() -> tuple[str, ...]:
-    """The instruction sets that the library was built with and this processor has; empty without the library."""
-    library = _load()
-    if isinstance(library, str):
-        return ()
-    return tuple(name for path, name in enumerate(PATHS) if library.clipq_supports(path))
-
-
-def best_path() -> str:
-    """The instruction set that runs unless another is asked for. Raises `ClipqError` without the library."""
-    return PATHS[_library().clipq_path()]
+__all__ = [
+    "MAX_INPUTS",
+    "PATHS",
+    "PackedLinear",
+    "available",
+    "best_path",
+    "quantize_rows",
+    "supported_paths",
+    "why_not",
+]
 
 
 class PackedLinear:
@@ -79,8 +38,8 @@ class PackedLinear:
         symmetric: bool = False,
         path: str | None = None,
     ):
-        library = _library()
-        self.path = _resolved(path)
+        library = load()
+        self.path = resolved(path)
         self.symmetric = symmetric
         self.out_features, self.in_features = _shape_of(qweight)
         self._scale = _per_channel("weight_scale", weight_scale, self.out_features)
@@ -93,13 +52,13 @@ class PackedLinear:
             )
         self._packed = torch.empty(size, dtype=torch.uint8)
         rows = qweight.detach().contiguous()
-        _check(library.clipq_pack(self._index, rows.data_ptr(), *rows.shape, self._packed.data_ptr()))
+        check(library.clipq_pack(self._index, rows.data_ptr(), *rows.shape, self._packed.data_ptr()))
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] of any float dtype to [..., out] of the same; computed in float32."""
         rows = _rows(x, self.in_features)
         y = torch.empty(*x.shape[:-1], self.out_features)
-        status = _library().clipq_linear(
+        status = load().clipq_linear(
             self._index,
             torch.get_num_threads(),
             rows.data_ptr(),
@@ -114,7 +73,7 @@ class PackedLinear:
             self.in_features,
             self.symmetric,
         )
-        _check(status)
+        check(status)
         return y if x.dtype == torch.float32 else y.to(x.dtype)
 
     def __repr__(self) -> str:
@@ -131,51 +90,11 @@ def quantize_rows(x: Tensor, symmetric: bool = False, path: str | None = None) -
     m, k = rows.shape
     q, scale, zero_point = torch.empty(m, k, dtype=torch.int8), torch.empty(m), torch.empty(m, dtype=torch.int32)
     outputs = (q.data_ptr(), scale.data_ptr(), zero_point.data_ptr())
-    threads, index = torch.get_num_threads(), PATHS.index(_resolved(path))
-    status = _library().clipq_quantize_rows(index, threads, rows.data_ptr(), rows.stride(0), m, k, symmetric, *outputs)
-    _check(status)
+    threads, index = torch.get_num_threads(), PATHS.index(resolved(path))
+    status = load().clipq_quantize_rows(index, threads, rows.data_ptr(), rows.stride(0), m, k, symmetric, *outputs)
+    check(status)
     row_shape = (*x.shape[:-1], 1)
     return q.reshape(x.shape), scale.reshape(row_shape), zero_point.reshape(row_shape)
-
-
-@cache
-def _load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
-    if not _LIBRARY.is_file():
-        return "built without a C++ compiler; install g++ or clang++ and install clipq again"
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-        abi = library.clipq_abi_version()
-    except (OSError, AttributeError) as error:
-        return f"{_LIBRARY.name} does not load ({error}); install clipq again"
-    if abi != _ABI:
-        return f"{_LIBRARY.name} is of another clipq version (ABI {abi}, not {_ABI}); install clipq again"
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
-
-
-def _library() -> ctypes.CDLL:
-    library = _load()
-    if isinstance(library, str):
-        raise ClipqError(f"clipq's native library is not available: {library}.")
-    return library
-
-
-def _resolved(path: str | None) -> str:
-    if path is None:
-        return best_path()
-    if path not in supported_paths():
-        raise unknown_name("native path", path, supported_paths(), "Those run on this processor.")
-    return path
-
-
-def _check(status: int) -> None:
-    if status == 3:
-        raise MemoryError("clipq's native library ran out of memory")
-    if status:
-        raise ClipqError(f"clipq's native library refused a call: {_FAILURES.get(status, status)}.")
 
 
 def _shape_of(qweight: Tensor) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 // Every kernel against plain arithmetic on small and awkward shapes. Made for the address and undefined-behaviour
 // sanitizers: x, y and the packed weight are exactly as large as they have to be, on the heap.
-// The VNNI tiles run here with the dot product in plain C++, so that all but that one instruction is tested anywhere.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,22 +9,9 @@
 #include <vector>
 
 #include "../clipq.h"
-#include "../vnni.h"
+#include "emulated.h"
 
 namespace {
-
-template <int WIDTH, int VECTORS>
-struct Emulated : Vnni<WIDTH, VECTORS> {
-    using Base = Vnni<WIDTH, VECTORS>;
-    static void dot(typename Base::Ints& sum, const typename Base::Acts& a, const typename Base::Weights& w) {
-        uint8_t unsigned_bytes[4 * WIDTH];
-        int8_t signed_bytes[4 * WIDTH];
-        memcpy(unsigned_bytes, &a, sizeof a);
-        memcpy(signed_bytes, &w, sizeof w);
-        for (int l = 0; l < WIDTH; l++)
-            for (int j = 0; j < 4; j++) sum[l] += unsigned_bytes[4 * l + j] * signed_bytes[4 * l + j];
-    }
-};
 
 struct Case {
     int64_t m, n, k, ldx, ldy;
@@ -120,9 +106,10 @@ std::vector<float> computed(const Kernel& kernel, const Case& c) {
     std::vector<int32_t> zero_point(static_cast<size_t>(c.m));
     const Rows rows = {acts.get(), scale.data(), zero_point.data()};
     kernel.pack(c.weight.data(), c.n, c.k, packed.get());
-    kernel.quantize(c.x.data(), c.ldx, c.k, c.symmetric, rows, 0, c.m);
+    kernel.quantize({c.x.data(), c.ldx, c.k, -1.0f, nullptr, nullptr}, c.symmetric, rows, 0, c.m);
     const float* bias = c.bias ? c.offset.data() : nullptr;
-    const Linear job = {rows, packed.get(), c.scale.data(), bias, y.data(), c.ldy, c.n, c.k};
+    const Linear job = {rows, packed.get(), c.scale.data(), bias, y.data(), c.ldy, c.n, c.k, CLIPQ_NO_ACTIVATION, false,
+                        nullptr};
     kernel.multiply(job, 0, c.m, 0, (c.n - 1) / kernel.panel_cols + 1);
     return y;
 }
@@ -133,7 +120,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
     return a.size() == b.size();
 }
 
-// The C ABI with threads of its own, since no OpenMP runtime is loaded here, on work that is long enough for them.
+// The C ABI on one thread with plain loops, and on four with what the processor has. The threads are its own, since no
+// OpenMP runtime is loaded here, and the work is long enough for them.
 bool threads_agree() {
     const int64_t m = 90, n = 600, k = 700;
     std::mt19937 random(1);
@@ -141,11 +129,12 @@ bool threads_agree() {
     std::vector<int8_t> weight(static_cast<size_t>(n * k));
     for (float& v : x) v = value(random, 0);
     for (int8_t& w : weight) w = static_cast<int8_t>(random());
-    std::vector<uint8_t> packed(clipq_packed_size(CLIPQ_PORTABLE, n, k));
-    if (clipq_pack(CLIPQ_PORTABLE, weight.data(), n, k, packed.data())) return false;
     for (int i = 0; i < 2; i++) {
+        const int path = i ? clipq_path() : CLIPQ_PORTABLE;
+        std::vector<uint8_t> packed(clipq_packed_size(path, n, k));
+        if (clipq_pack(path, weight.data(), n, k, packed.data())) return false;
         results[i].resize(static_cast<size_t>(m * n));
-        if (clipq_linear(CLIPQ_PORTABLE, 1 + 3 * i, x.data(), k, m, packed.data(), scale.data(), nullptr,
+        if (clipq_linear(path, 1 + 3 * i, x.data(), k, m, packed.data(), scale.data(), nullptr,
                          results[i].data(), n, n, k, 0))
             return false;
     }
@@ -156,18 +145,7 @@ bool threads_agree() {
 
 int main(int argc, char** argv) {
     const int cases = argc > 1 ? std::atoi(argv[1]) : 300;
-    const Kernel emulated256 = Gemm<Emulated<8, 2>>::kernel(), emulated512 = Gemm<Emulated<16, 4>>::kernel();
-    std::vector<std::pair<const char*, const Kernel*>> kernels = {
-        {"portable", &kernel_portable}, {"emulated avx_vnni", &emulated256}, {"emulated avx512_vnni", &emulated512}};
-#ifdef CLIPQ_HAVE_AVX2
-    if (clipq_supports(CLIPQ_AVX2)) kernels.push_back({"avx2", &kernel_avx2});
-#endif
-#ifdef CLIPQ_HAVE_AVX_VNNI
-    if (clipq_supports(CLIPQ_AVX_VNNI)) kernels.push_back({"avx_vnni", &kernel_avx_vnni});
-#endif
-#ifdef CLIPQ_HAVE_AVX512_VNNI
-    if (clipq_supports(CLIPQ_AVX512_VNNI)) kernels.push_back({"avx512_vnni", &kernel_avx512_vnni});
-#endif
+    const std::vector<NamedKernel> kernels = testable_kernels();
     int wrong = !threads_agree();
     if (wrong) std::printf("one thread and four disagree\n");
     for (int seed = 0; seed < cases; seed++) {
@@ -180,5 +158,6 @@ int main(int argc, char** argv) {
                             static_cast<int>(c.n), static_cast<int>(c.k), c.kind);
     }
     for (const auto& [name, kernel] : kernels) std::printf("%s: %d cases\n", name, cases);
+    std::printf("chosen: path %d\n", clipq_path());
     return wrong != 0;
 }

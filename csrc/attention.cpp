@@ -1,0 +1,38 @@
+#include "blocks.h"
+
+namespace clipq {
+
+bool Sequences::valid() const {
+    if (count < 0 || offsets[0] != 0) return false;
+    for (int64_t i = 0; i < count; i++)
+        if (offsets[i + 1] <= offsets[i]) return false;
+    return true;
+}
+
+int64_t Sequences::longest() const {
+    int64_t most = 0;
+    for (int64_t i = 0; i < count; i++) most = at_least(offsets[i + 1] - offsets[i], most);
+    return most;
+}
+
+void fill_spans(const Sequences& sequences, bool causal, Span* spans) {
+    for (int64_t i = 0; i < sequences.count; i++) {
+        const int64_t begin = sequences.offsets[i] - sequences.first(), rows = sequences.offsets[i + 1] - sequences.offsets[i];
+        spans[i] = {begin, rows, begin, rows, causal ? 1 : rows};
+    }
+}
+
+void attend(Team& team, const Kernel& kernel, const AttentionStep& step) {
+    const int64_t width = step.heads * step.dim, stride = 3 * width;
+    float* scratch = step.scratch + team.seat() * step.scratch_each;
+    team.each(step.count * step.heads, [&](int64_t task) {
+        const Span& span = step.spans[task / step.heads];
+        const int64_t head = task % step.heads * step.dim;
+        const float* keys = step.qkv + span.key * stride + width + head;
+        kernel.attend({step.q + span.query * stride + head, keys, keys + width, stride, stride,
+                       step.y + span.query * width + head, width, span.queries, span.keys, step.dim, span.visible},
+                      scratch);
+    });
+}
+
+}  // namespace clipq

@@ -1,0 +1,367 @@
+// Stacks of transformer blocks over packed weights. A few sequences at a time go through all blocks, so that what lies
+// between the steps stays in the cache; within a step all threads share the work.
+#include "blocks.h"
+
+#include <cstring>
+
+namespace clipq {
+
+namespace {
+
+constexpr uint32_t MAGIC = 0x71504C43;
+constexpr int64_t GROUP_ROWS = 800;  // rows that go through the stack together: 16 images of ViT-B/32
+
+struct Matrix {
+    int64_t packed, scale, bias;  // where in the block, in bytes; bias 0: none
+    int64_t n, k;
+};
+
+// What a packed block begins with. Everything else follows, 64-byte aligned.
+struct Header {
+    uint32_t magic;
+    int32_t path, activation, symmetric;
+    int64_t size, width, hidden, heads;
+    float eps_1, eps_2;
+    int64_t ln_1_weight, ln_1_bias, ln_2_weight, ln_2_bias, ls_1, ls_2;  // in bytes; ls 0: none
+    Matrix qkv, out_proj, fc1, fc2;
+};
+
+const float* floats(const Header& block, int64_t at) {
+    return at ? reinterpret_cast<const float*>(reinterpret_cast<const char*>(&block) + at) : nullptr;
+}
+
+// Lays a block out; with `out`, writes it there.
+class Packer {
+  public:
+    Packer(int path, const Kernel& kernel, const clipq_block& block, uint8_t* out)
+        : kernel_(kernel), out_(out), used_(round_up(sizeof(Header), 64)) {
+        const int64_t d = block.width, h = block.hidden;
+        Header header = {};
+        header.magic = MAGIC;
+        header.path = path;
+        header.activation = block.activation;
+        header.symmetric = block.symmetric;
+        header.width = d;
+        header.hidden = h;
+        header.heads = block.heads;
+        header.eps_1 = block.eps_1;
+        header.eps_2 = block.eps_2;
+        header.ln_1_weight = vector(block.ln_1_weight, d);
+        header.ln_1_bias = vector(block.ln_1_bias, d);
+        header.ln_2_weight = vector(block.ln_2_weight, d);
+        header.ln_2_bias = vector(block.ln_2_bias, d);
+        header.ls_1 = vector(block.ls_1, d);
+        header.ls_2 = vector(block.ls_2, d);
+        header.qkv = matrix(block.qkv, 3 * d, d);
+        header.out_proj = matrix(block.out_proj, d, d);
+        header.fc1 = matrix(block.fc1, h, d);
+        header.fc2 = matrix(block.fc2, d, h);
+        header.size = used_;
+        if (out) memcpy(out, &header, sizeof header);
+    }
+
+    int64_t size() const { return used_; }
+
+  private:
+    int64_t take(int64_t bytes) {
+        const int64_t at = used_;
+        used_ += round_up(bytes, 64);
+        return at;
+    }
+
+    int64_t vector(const float* values, int64_t count) {
+        if (!values) return 0;
+        const int64_t bytes = count * static_cast<int64_t>(sizeof(float)), at = take(bytes);
+        if (out_) memcpy(out_ + at, values, static_cast<size_t>(bytes));
+        return at;
+    }
+
+    Matrix matrix(const clipq_matrix& from, int64_t n, int64_t k) {
+        const int64_t at = take(static_cast<int64_t>(kernel_.packed_size(n, k)));
+        if (out_) kernel_.pack(from.weight, n, k, out_ + at);
+        const int64_t scale = vector(from.scale, n);
+        return {at, scale, vector(from.bias, n), n, k};
+    }
+
+    const Kernel& kernel_;
+    uint8_t* out_;
+    int64_t used_;
+};
+
+bool can_pack(const clipq_block& block) {
+    const int64_t d = block.width, h = block.hidden;
+    return d >= 1 && h >= 1 && d <= CLIPQ_MAX_K && h <= CLIPQ_MAX_K && block.heads >= 1 && d % block.heads == 0 &&
+           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && block.eps_1 >= 0 && block.eps_2 >= 0 &&
+           block.ln_1_weight && block.ln_1_bias && block.ln_2_weight && block.ln_2_bias;
+}
+
+// What the sizes of the scratch memory follow from.
+struct Extent {
+    int64_t width = 0, hidden = 0, dim = 0;  // the largest of any block
+    int64_t rows = 0, kept = 0, longest = 0, sequences = 0;  // the largest of any group
+};
+
+// The sequences, from `begin` on, that go through the stack together, and which of the kept rows are theirs.
+struct Group {
+    Sequences sequences;
+    const int64_t* keep;
+    int64_t kept;
+
+    int64_t after() const { return sequences.offsets[sequences.count]; }
+};
+
+struct Call {
+    const uint8_t* const* blocks;
+    int64_t count;
+    const float* x;
+    Sequences sequences;
+    bool causal;
+    const int64_t* keep;
+    int64_t kept;
+    float* y;
+    const Kernel* kernel;
+
+    const Header& block(int64_t i) const { return *reinterpret_cast<const Header*>(blocks[i]); }
+
+    // The group that follows the first `sequence` sequences and the first `keeping` kept rows.
+    Group group(int64_t sequence, int64_t keeping) const {
+        int64_t end = sequence + 1;
+        const int64_t* offsets = sequences.offsets;
+        while (end < sequences.count && offsets[end + 1] - offsets[sequence] <= GROUP_ROWS) end++;
+        int64_t last = keeping;
+        while (last < kept && keep[last] < offsets[end]) last++;
+        return {{offsets + sequence, end - sequence}, keep ? keep + keeping : nullptr, last - keeping};
+    }
+
+    template <class Body>
+    void each_group(const Body& body) const {
+        for (int64_t sequence = 0, keeping = 0; sequence < sequences.count;) {
+            const Group one = group(sequence, keeping);
+            body(one, keeping);
+            sequence += one.sequences.count;
+            keeping += one.kept;
+        }
+    }
+
+    Extent extent() const {
+        Extent most;
+        for (int64_t i = 0; i < count; i++) {
+            most.width = block(i).width;
+            most.hidden = at_least(block(i).hidden, most.hidden);
+            most.dim = at_least(block(i).width / block(i).heads, most.dim);
+        }
+        each_group([&](const Group& group, int64_t) {
+            most.rows = at_least(group.sequences.rows(), most.rows);
+            most.kept = at_least(group.kept, most.kept);
+            most.longest = at_least(group.sequences.longest(), most.longest);
+            most.sequences = at_least(group.sequences.count, most.sequences);
+        });
+        return most;
+    }
+
+    int64_t products() const {
+        int64_t weights = 0;
+        for (int64_t i = 0; i < count; i++)
+            weights += block(i).width * (4 * block(i).width + 2 * block(i).hidden + 2 * sequences.longest());
+        return sequences.rows() * weights;
+    }
+};
+
+// Memory that a group needs between the steps.
+struct Buffers {
+    Rows rows, kept_rows;
+    float *hidden, *wide, *mixed, *q;  // [rows, width], [rows, max(3 width, hidden)], [rows, width], [kept, 3 width]
+    Span* spans;
+    float* attention;
+    int64_t attention_each;
+
+    static int64_t wide_size(const Extent& e) { return at_least(3 * e.width, e.hidden); }
+    static int64_t most_inputs(const Extent& e) { return at_least(e.width, e.hidden); }
+
+    static int64_t attention_size(const Kernel& kernel, const Extent& e) {
+        return round_up(kernel.attention_scratch(e.longest, e.dim), 16);
+    }
+
+    static int64_t size(const Kernel& kernel, const Extent& e, int threads) {
+        return rows_size(kernel, e.rows, most_inputs(e)) + rows_size(kernel, e.kept, e.width) +
+               2 * Scratch::size_of<float>(e.rows * e.width) + Scratch::size_of<float>(e.rows * wide_size(e)) +
+               Scratch::size_of<float>(e.kept * 3 * e.width) + Scratch::size_of<Span>(at_least(e.sequences, e.kept)) +
+               Scratch::size_of<float>(threads * attention_size(kernel, e));
+    }
+
+    Buffers(Scratch& scratch, const Kernel& kernel, const Extent& e, int threads)
+        : rows(take_rows(scratch, kernel, e.rows, most_inputs(e))),
+          kept_rows(take_rows(scratch, kernel, e.kept, e.width)),
+          hidden(scratch.take<float>(e.rows * e.width)),
+          wide(scratch.take<float>(e.rows * wide_size(e))),
+          mixed(scratch.take<float>(e.rows * e.width)),
+          q(scratch.take<float>(e.kept * 3 * e.width)),
+          spans(scratch.take<Span>(at_least(e.sequences, e.kept))),
+          attention(scratch.take<float>(threads * attention_size(kernel, e))),
+          attention_each(attention_size(kernel, e)) {}
+};
+
+// One group going through the blocks.
+class Run {
+  public:
+    Run(const Call& call, const Group& group, const Buffers& buffers, float* y)
+        : call_(call), group_(group), kernel_(*call.kernel), b_(buffers), rows_(group.sequences.rows()), y_(y),
+          x_(call.keep ? buffers.hidden : y) {}
+
+    void all(Team& team) {
+        const int64_t width = call_.block(0).width, first = group_.sequences.first();
+        each_row(team, rows_, [&](int64_t i) { copy_row(x_ + i * width, call_.x + (first + i) * width, width); });
+        for (int64_t i = 0; i < call_.count; i++) {
+            const bool keeps = call_.keep && i == call_.count - 1;
+            if (keeps && group_.kept == 0) return;
+            block(team, call_.block(i), keeps);
+        }
+    }
+
+  private:
+    template <class Body>
+    static void each_row(Team& team, int64_t rows, const Body& body) {
+        constexpr int64_t chunk = 16;
+        team.each((rows + chunk - 1) / chunk, [&](int64_t task) {
+            for (int64_t i = task * chunk; i < at_most((task + 1) * chunk, rows); i++) body(i);
+        });
+    }
+
+    static void copy_row(float* to, const float* from, int64_t width) {
+        memcpy(to, from, sizeof(float) * static_cast<size_t>(width));
+    }
+
+    void block(Team& team, const Header& block, bool keeps) {
+        const int64_t d = block.width, rows = keeps ? group_.kept : rows_;
+        float* x = keeps ? y_ : x_;
+        const Source before = normalized(block, x_, block.ln_1_weight, block.ln_1_bias, block.eps_1);
+        quantize(team, kernel_, before, block.symmetric, b_.rows, rows_);
+        multiply(team, kernel_, job(block, block.qkv, b_.rows, b_.wide), rows_, keeps ? d : 0, 3 * d);
+        if (keeps) {
+            each_row(team, rows, [&](int64_t i) { copy_row(x + i * d, x_ + kept_row(i) * d, d); });
+            quantize(team, kernel_, normalized(block, x, block.ln_1_weight, block.ln_1_bias, block.eps_1),
+                     block.symmetric, b_.kept_rows, rows);
+            multiply(team, kernel_, job(block, block.qkv, b_.kept_rows, b_.q), rows, 0, d);
+        }
+        attention(team, block, keeps);
+        quantize(team, kernel_, {b_.mixed, d, d, -1.0f, nullptr, nullptr}, block.symmetric, b_.rows, rows);
+        multiply(team, kernel_, residual(block, block.out_proj, x, block.ls_1), rows);
+        mlp(team, block, x, rows);
+    }
+
+    void attention(Team& team, const Header& block, bool keeps) {
+        team.each(1, [&](int64_t) {
+            if (keeps)
+                kept_spans();
+            else
+                fill_spans(group_.sequences, call_.causal, b_.spans);
+        });
+        attend(team, kernel_, {keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads, block.width / block.heads,
+                               b_.spans, keeps ? group_.kept : group_.sequences.count, b_.attention,
+                               b_.attention_each});
+    }
+
+    void mlp(Team& team, const Header& block, float* x, int64_t rows) {
+        const int64_t h = block.hidden;
+        quantize(team, kernel_, normalized(block, x, block.ln_2_weight, block.ln_2_bias, block.eps_2), block.symmetric,
+                 b_.rows, rows);
+        Linear inner = job(block, block.fc1, b_.rows, b_.wide);
+        inner.activation = block.activation;
+        multiply(team, kernel_, inner, rows);
+        quantize(team, kernel_, {b_.wide, h, h, -1.0f, nullptr, nullptr}, block.symmetric, b_.rows, rows);
+        multiply(team, kernel_, residual(block, block.fc2, x, block.ls_2), rows);
+    }
+
+    int64_t kept_row(int64_t i) const { return group_.keep[i] - group_.sequences.first(); }
+
+    void kept_spans() {
+        const Sequences& all = group_.sequences;
+        for (int64_t i = 0, s = 0; i < group_.kept; i++) {
+            while (group_.keep[i] >= all.offsets[s + 1]) s++;
+            const int64_t begin = all.offsets[s] - all.first(), keys = all.offsets[s + 1] - all.offsets[s];
+            const int64_t seen = call_.causal ? kept_row(i) - begin + 1 : keys;
+            b_.spans[i] = {i, 1, begin, seen, seen};
+        }
+    }
+
+    static Source normalized(const Header& block, const float* x, int64_t weight, int64_t bias, float eps) {
+        return {x, block.width, block.width, eps, floats(block, weight), floats(block, bias)};
+    }
+
+    static Linear job(const Header& block, const Matrix& matrix, const Rows& rows, float* y) {
+        return {rows, reinterpret_cast<const uint8_t*>(&block) + matrix.packed, floats(block, matrix.scale),
+                floats(block, matrix.bias), y, matrix.n, matrix.n, matrix.k, CLIPQ_NO_ACTIVATION, false, nullptr};
+    }
+
+    Linear residual(const Header& block, const Matrix& matrix, float* x, int64_t layer_scale) const {
+        Linear one = job(block, matrix, b_.rows, x);
+        one.accumulate = true;
+        one.layer_scale = floats(block, layer_scale);
+        return one;
+    }
+
+    const Call& call_;
+    const Group& group_;
+    const Kernel& kernel_;
+    const Buffers& b_;
+    const int64_t rows_;
+    float *y_, *x_;
+};
+
+bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
+    for (int64_t i = 0; i < kept; i++)
+        if (keep[i] < 0 || keep[i] >= rows || (i > 0 && keep[i] <= keep[i - 1])) return false;
+    return kept >= 0;
+}
+
+}  // namespace
+
+}  // namespace clipq
+
+using namespace clipq;
+
+size_t clipq_block_size(int path, const clipq_block* block) {
+    const Kernel* kernel = usable_kernel(path);
+    return kernel && can_pack(*block) ? static_cast<size_t>(Packer(path, *kernel, *block, nullptr).size()) : 0;
+}
+
+int clipq_pack_block(int path, const clipq_block* block, uint8_t* out) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    if (!can_pack(*block)) return CLIPQ_BAD_SIZE;
+    Packer(path, *kernel, *block, out);
+    return CLIPQ_OK;
+}
+
+int64_t clipq_block_width(const uint8_t* packed, size_t size) {
+    Header header;
+    if (size < sizeof header) return 0;
+    memcpy(&header, packed, sizeof header);
+    const bool ours = header.magic == MAGIC && header.size == static_cast<int64_t>(size);
+    return ours && usable_kernel(header.path) ? header.width : 0;
+}
+
+int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x, const int64_t* offsets,
+                     int64_t batch, int causal, const int64_t* keep, int64_t kept, float* y) {
+    Call call = {blocks, count, x, {offsets, batch}, causal != 0, keep, kept, y, nullptr};
+    if (count < 1 || !call.sequences.valid()) return CLIPQ_BAD_SIZE;
+    for (int64_t i = 0; i < count; i++)
+        if (call.block(i).magic != MAGIC || call.block(i).width != call.block(0).width ||
+            call.block(i).path != call.block(0).path)
+            return CLIPQ_BAD_BLOCK;
+    if (!(call.kernel = usable_kernel(call.block(0).path))) return CLIPQ_UNSUPPORTED_PATH;
+    if (batch == 0) return CLIPQ_OK;
+    if (keep && !kept_rows_valid(keep, kept, call.sequences.rows())) return CLIPQ_BAD_SIZE;
+    const Extent extent = call.extent();
+    threads = worth_threads(threads, call.products());
+    Scratch scratch(Buffers::size(*call.kernel, extent, threads));
+    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
+    const Buffers buffers(scratch, *call.kernel, extent, threads);
+    with_team(threads, is_lasting(call.products()), [&](Team& team) {
+        call.each_group([&](const Group& group, int64_t keeping) {
+            const int64_t row = keep ? keeping : group.sequences.first();
+            Run(call, group, buffers, y + row * extent.width).all(team);
+        });
+    });
+    return CLIPQ_OK;
+}

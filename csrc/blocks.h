@@ -1,0 +1,44 @@
+// Attention over sequences, and stacks of packed transformer blocks.
+#pragma once
+
+#include "clipq.h"
+#include "steps.h"
+
+namespace clipq {
+
+// The kernel of `path` if this build has it and the processor supports it, else null.
+const Kernel* usable_kernel(int path);
+
+// Sequences laid end to end: sequence i is the rows offsets[i] to offsets[i + 1].
+struct Sequences {
+    const int64_t* offsets;
+    int64_t count;
+
+    bool valid() const;
+    int64_t first() const { return offsets[0]; }
+    int64_t rows() const { return offsets[count] - offsets[0]; }
+    int64_t longest() const;
+};
+
+// Queries [query, query + queries) of one sequence and its keys [key, key + keys); see Attention for `visible`.
+struct Span {
+    int64_t query, queries, key, keys, visible;
+};
+
+struct AttentionStep {
+    const float* q;    // rows 3 * heads * dim apart, as in qkv
+    const float* qkv;  // [rows, 3 * heads * dim]
+    float* y;          // [queries, heads * dim]
+    int64_t heads, dim;
+    const Span* spans;
+    int64_t count;
+    float* scratch;          // scratch_each floats for every thread
+    int64_t scratch_each;
+};
+
+// One span for each sequence.
+void fill_spans(const Sequences& sequences, bool causal, Span* spans);
+
+void attend(Team& team, const Kernel& kernel, const AttentionStep& step);
+
+}  // namespace clipq

@@ -1,0 +1,16 @@
+// The whole table of one instruction set, from its traits (see gemm.h).
+#pragma once
+
+#include "attention.h"
+#include "gemm.h"
+
+namespace {
+
+template <class Isa>
+constexpr Kernel kernel_of() {
+    using G = Gemm<Isa>;
+    return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
+            G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend};
+}
+
+}  // namespace

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,17 @@ from .errors import ClipqError
 from .evaluation.description import described_environment, described_model
 from .evaluation.processes import Processes
 from .machine import peak_memory_bytes
+from .timing import Call, alternate
 
 if TYPE_CHECKING:
     import torch
 
     from .models import Model
 
-_SAMPLE_SECONDS = (
-    0.05  # a timed sample repeats short calls until it lasts about this long: clocks and schedulers jitter
+_TEXT = (
+    "a photo of a black cat that sits on an old wooden bench in the sun beside a small red ball and watches the birds "
+    "which hop about on the lawn of a quiet park behind the town hall while two children run past"
 )
-_TEXT = "a photo of a cat sitting on a wooden bench in the sun"
-
-Encode = Callable[[], object]
 
 
 def benchmark(model: Model, baseline: Model, batch_sizes: Sequence[int] = (1, 8, 32), runs: int = 10) -> dict[str, Any]:
@@ -81,10 +79,10 @@ def _measure_memory(loading: dict[str, Any], batch_size: int) -> dict[str, float
     return found
 
 
-def _encoder(model: Model, tower: str, batch_size: int) -> Encode:
+def _encoder(model: Model, tower: str, batch_size: int) -> Call:
     """A call that embeds one batch of made-up input."""
     if tower == "text":
-        tokens = model.tokenizer([_TEXT] * batch_size).to(model.device)
+        tokens = model.tokenizer(captions(batch_size)).to(model.device)
         return lambda: model.encode_text(tokens)
     import torch
     from PIL import Image
@@ -94,8 +92,14 @@ def _encoder(model: Model, tower: str, batch_size: int) -> Encode:
     return lambda: model.encode_image(pixels)
 
 
-def _row(tower: str, batch_size: int, calls: Sequence[Encode], runs: int, device: torch.device) -> dict[str, Any]:
-    own, base = _alternate(calls, runs, device)
+def captions(count: int) -> list[str]:
+    """`count` captions of 6 to 40 words, of mixed lengths and no two alike (equal ones would be encoded once)."""
+    words = _TEXT.split()
+    return [" ".join([*words[: 5 + (17 * i + 8) % 35], str(i)]) for i in range(count)]
+
+
+def _row(tower: str, batch_size: int, calls: Sequence[Call], runs: int, device: torch.device) -> dict[str, Any]:
+    own, base = alternate(calls, runs, device)
     return {
         "tower": tower,
         "batch_size": batch_size,
@@ -105,40 +109,6 @@ def _row(tower: str, batch_size: int, calls: Sequence[Encode], runs: int, device
         "baseline_items_per_second": 1000 * batch_size / statistics.median(base),
         "speedup": statistics.median(base) / statistics.median(own),
     }
-
-
-def _alternate(calls: Sequence[Encode], runs: int, device: torch.device) -> list[list[float]]:
-    """Milliseconds per call, `runs` samples of each, taken in turns after a warm-up."""
-    import torch
-
-    samples: list[list[float]] = [[] for _ in calls]
-    with torch.inference_mode():
-        for call in calls:
-            call()  # packs weights, fills caches
-        repeats = [math.ceil(_SAMPLE_SECONDS / max(_seconds(call, 1, device), 1e-6)) for call in calls]
-        for _ in range(runs):
-            for call, count, found in zip(calls, repeats, samples, strict=True):
-                found.append(1000 * _seconds(call, count, device) / count)
-    return samples
-
-
-def _seconds(call: Encode, count: int, device: torch.device) -> float:
-    _wait(device)
-    begun = time.perf_counter()
-    for _ in range(count):
-        call()
-    _wait(device)
-    return time.perf_counter() - begun
-
-
-def _wait(device: torch.device) -> None:
-    """Wait for work that was queued on an accelerator; the CPU is never behind."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _summary(samples: Sequence[float]) -> dict[str, float]:

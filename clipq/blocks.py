@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import reduce
 
 from torch import nn
 
+_LIBRARIES = {"torch", "open_clip", "transformers", "timm", "clipq"}
+_IDLE = {"Identity", "Dropout", "DropPath", "Dinov2DropPath"}  # do nothing outside training
+_IN_PROJECTION = {"in_proj_weight", "in_proj_bias"}
+_PLAIN_ATTENTION = {"eager", "sdpa", "flash_attention_2"}  # of transformers: the same product, by other kernels
+
 
 @dataclass(frozen=True)
 class BlockNames:
-    """The host's names, relative to the block, of a block's parts. Linears are named by their weight tensor on disk."""
+    """The host's names, relative to the block, of a block's parts. Linears are named by their weight tensor on disk.
+
+    `heads` is the attention's attribute with their number; `containers` the classes of the modules between the block
+    and its parts, whose forward is the plain one unless they hold more than those parts.
+    """
 
     ln_1: str
     qkv: tuple[str, ...]
@@ -23,6 +33,11 @@ class BlockNames:
     attention: str
     ls_1: str | None = None
     ls_2: str | None = None
+    heads: str = "num_heads"
+    containers: frozenset[str] = frozenset()
+
+    def linears(self) -> tuple[str, ...]:
+        return (*self.qkv, self.out_proj, self.fc1, self.fc2)
 
 
 @dataclass(frozen=True)
@@ -35,13 +50,43 @@ class BlockView:
 
     def weights(self) -> list[str]:
         """The names on disk of the block's matrix weights: query, key, value, output, and the two of the MLP."""
-        return [
-            f"{self.name}.{part}" for part in (*self.names.qkv, self.names.out_proj, self.names.fc1, self.names.fc2)
-        ]
+        return [f"{self.name}.{part}" for part in self.names.linears()]
 
     def part(self, role: str) -> nn.Module:
         """The module that plays `role` ("ln_1", "act", "attention", ...)."""
-        return reduce(getattr, getattr(self.names, role).split("."), self.module)
+        return self.module.get_submodule(getattr(self.names, role))
+
+    def holder(self, weight: str) -> nn.Module:
+        """The module that holds the matrix called `weight` on disk: of "mlp.fc1.weight" the module "mlp.fc1"."""
+        return self.module.get_submodule(weight.rpartition(".")[0])
+
+    def is_plain(self) -> bool:
+        """Whether the block computes the pre-norm block of its parts and nothing else."""
+        names = self.names
+        modules = {names.ln_1, names.ln_2, names.act, names.ls_1, names.ls_2, f"{names.attention}.in_proj"}
+        linears = {name.rpartition(".")[0] for name in names.linears()} - {names.attention}
+        return _holds_only(self.module, "", modules | linears, names) and _is_usual(self.part("attention"))
+
+
+def _holds_only(module: nn.Module, path: str, parts: Set[str | None], names: BlockNames) -> bool:
+    kind = type(module)
+    if path in parts or kind.__name__ in _IDLE:
+        return True
+    known = (not path or kind.__name__ in names.containers) and kind.__module__.partition(".")[0] in _LIBRARIES
+    tensors = {name for name, tensor in [*module._parameters.items(), *module._buffers.items()] if tensor is not None}
+    unknown = tensors - (_IN_PROJECTION if path == names.attention else set())
+    if not known or unknown or "forward" in vars(module):
+        return False
+    return all(_holds_only(m, f"{path}.{name}".lstrip("."), parts, names) for name, m in module.named_children())
+
+
+def _is_usual(attention: nn.Module) -> bool:
+    """Whether products are scaled by the root of a head's width, and only the sequence's own rows are attended to."""
+    extra = getattr(attention, "bias_k", None) is not None or getattr(attention, "add_zero_attn", False)
+    scale = getattr(attention, "scale", getattr(attention, "scaling", None))
+    usual = scale is None or math.isclose(scale, attention.head_dim**-0.5)
+    chosen = getattr(getattr(attention, "config", None), "_attn_implementation", "sdpa")
+    return usual and not extra and chosen in _PLAIN_ATTENTION
 
 
 def find_blocks(model: nn.Module, tables: Mapping[str, BlockNames]) -> Iterator[BlockView]:

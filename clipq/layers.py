@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import functional, kernels
+from .errors import QuantizationError
 from .schemes import QuantSpec, Scheme
 
 _MOST_CHANNELS = 4  # pixels; a strided convolution over features (ConvNeXt's downsampling) is no patch embedding
@@ -79,6 +80,7 @@ class QLinear(QuantizedModule):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.forced_kernel: str | None = None
         self._kernel: kernels.Kernel | None = None
+        self.stamp = object()
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
@@ -86,17 +88,16 @@ class QLinear(QuantizedModule):
 
     def use_kernel(self, name: str | None) -> None:
         """Force a kernel by name, or let the device and the scheme decide (None)."""
-        self.forced_kernel, self._kernel = name, None
+        self.forced_kernel = name
+        self.drop_kernel()
 
     def drop_kernel(self) -> None:
-        """Forget the packed kernel; the next call packs the tensors anew."""
-        self._kernel = None
+        """Forget the packed kernel: the next call packs anew. A new `stamp` tells whoever else packed the tensors."""
 
     @property
     def kernel(self) -> kernels.Kernel:
         """The packed kernel, made at the first call and dropped when the module moves or its tensors are loaded."""
-        if self._kernel is None:
-            self._kernel = kernels.pack(self.kernel_weights(self.bias, self.activations), self.forced_kernel)
+        _pack_once(self)
         return self._kernel
 
     def kernel_name(self) -> str:
@@ -116,11 +117,28 @@ class QLinear(QuantizedModule):
         super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kernel": None}  # packed for this process and machine; packed again after a copy
+        return {**self.__dict__, "_kernel": None, "stamp": None}  # packed for this process; packed again after a copy
 
     def extra_repr(self) -> str:
         mode = "weight-only" if self.activations is None else f"activations={self.activations}"
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
+
+
+def _pack_once(layer: QLinear) -> None:
+    if layer._kernel is not None:
+        return
+    if type(layer.qweight) is not Tensor:
+        raise QuantizationError(
+            f"an int8 layer cannot pack a {type(layer.qweight).__name__}: call the model once, then export it "
+            "(or pass strict=True to torch.export.export)."
+        )
+    weights = layer.kernel_weights(layer.bias, layer.activations)
+    layer._kernel = kernels.pack(weights, layer.forced_kernel)
+
+
+# torch.compile runs this while it traces, instead of tracing it: packing calls into a library, and is done once.
+# This is what `torch.compiler.assume_constant_result` does, which would import the compiler for everybody.
+_pack_once._dynamo_marked_constant = True
 
 
 class QPatchEmbed(QLinear):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ import torch
 from . import hub, registry
 from .checkpoints import read, write
 from .errors import CheckpointError, DownloadError, SchemeError
-from .header import MODEL_FILE, VERSION_KEY, locate
+from .header import MODEL_FILE, VERSION_KEY, locate, read_header
 from .models import Model
-from .quantization import quantize
+from .quantization import Recipe, quantize
 from .registry import Entry
-from .schemes import PRECISIONS, Precisions, Scheme, per_tower
+from .schemes import PRECISIONS, TOWERS, Precisions, Scheme, auto_towers, per_tower, without_auto
 from .sources import load_open_clip, load_transformers
+from .worth import measure
 
 _DEFAULT = "int8"
 
@@ -42,24 +43,67 @@ def load(
     - "ORG/NAME" on the hub: what clipq.push_to_hub made, or a transformers model.
 
     `precision`: a name ("int8", "int8-weight-only", "fp32", "fp16", "bf16"), a `Scheme`, or one for each tower,
-    {"image": ..., "text": ...}.
+    {"image": ..., "text": ...}. "auto" is fp32, bf16 or int8 for each tower, by a measurement of two seconds at its
+    first use on a device, or what the file holds if that is quantized; a line on stderr says what was chosen and why.
     Raises a `ClipqError`: `UnknownNameError`, `CheckpointError`, `DownloadError`.
     """
-    schemes = per_tower(precision)
+    auto_towers(precision)  # a wrong name is found before anything is read
     device = torch.device(device)
     path = Path(name_or_path)
     if _is_clipq(path):
         return _from_file(path, precision, device)
     if pretrained is None and registry.is_known(str(name_or_path)):
-        return _from_zoo(registry.find(str(name_or_path)), precision, schemes, device, cache_dir)
+        precision = settled(path, precision, device, say=True)
+        return _from_zoo(registry.find(str(name_or_path)), precision, per_tower(precision), device, cache_dir)
     name = str(name_or_path)
     transformers = _is_transformers(path, name)
     if transformers and not path.is_dir() and (file := _published_file(name, cache_dir)):
         return _from_file(file, precision, device)
+    precision = settled(path, precision, device, say=True)
     find = load_transformers if transformers else load_open_clip
     model = find(name, pretrained=pretrained, cache_dir=cache_dir)
     model.module.to(device)
     return _to_precision(model, precision)
+
+
+def settled(
+    name_or_path: str | os.PathLike[str],
+    precision: Precisions,
+    device: str | torch.device = "cpu",
+    say: bool = False,
+) -> Precisions:
+    """`precision` with what `load` makes of it in place of "auto", so that it means the same in another process.
+
+    `say`: print to stderr what was chosen, and why.
+    """
+    towers = auto_towers(precision)
+    if not towers:
+        return precision
+    path = Path(name_or_path)
+    if held := _held(path) if _is_clipq(path) else None:
+        answers, why = held, f"{path} is quantized already."
+    else:
+        worth = measure(device, towers)
+        answers, why = worth.choice, worth.advice
+    chosen = without_auto(precision, answers)
+    if say:
+        print(f"clipq: precision 'auto' is {_in_words(chosen, answers)}: {why}", file=sys.stderr)
+    return chosen
+
+
+def _in_words(precision: Precisions, towers: Iterable[str]) -> str:
+    names = {tower: per_tower(precision)[tower].name for tower in towers}
+    same = set(names) == set(TOWERS) and len(set(names.values())) == 1
+    return names[TOWERS[0]] if same else ", ".join(map("=".join, names.items()))
+
+
+def _held(path: Path) -> dict[str, Scheme]:
+    """The schemes of a quantized clipq file; empty for a float one, which any precision can be made of."""
+    try:
+        schemes = Recipe.from_dict(read_header(path).config["recipe"]).schemes
+    except (KeyError, TypeError, AttributeError, SchemeError) as error:
+        raise CheckpointError(f"{path}: its recipe cannot be understood ({error}).") from error
+    return {} if all(scheme.is_float for scheme in schemes.values()) else schemes
 
 
 def _is_clipq(path: Path) -> bool:
@@ -86,6 +130,7 @@ def _is_transformers(path: Path, name: str) -> bool:
 
 def _from_file(path: Path, precision: Precisions, device: torch.device) -> Model:
     model = read(locate(path), device)
+    precision = settled(path, precision, device, say=True)
     if all(scheme.is_float for scheme in model.recipe.schemes.values()):
         return _to_precision(model, precision)
     if precision != _DEFAULT and per_tower(precision) != {**per_tower(precision), **model.recipe.schemes}:

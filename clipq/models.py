@@ -18,6 +18,7 @@ from .preprocessing import Preprocess, build_preprocess
 from .quantization import Recipe
 from .state import fingerprint
 from .tokenization import Tokenize, TokenizerSpec, build_tokenizer
+from .towers import Tower, TowerView, distinct, run_image, run_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +48,7 @@ class Model:
         self.preprocessing = dict(preprocessing or self.host.preprocessing(module) or {})
         self.tokenizer_spec = tokenizer
         self.source = {"host": self.host.name, **(source or {})}
+        self._views: dict[str, TowerView] = {}
 
     @property
     def recipe(self) -> Recipe:
@@ -98,17 +100,21 @@ class Model:
     def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of preprocessed images [batch, 3, height, width]; of length 1 if asked."""
         self._require("image")
-        features = self.host.encode_image(self.module, _to(pixels, self.device, self._dtype("image"))).float()
+        pixels = _to(pixels, self.device, self._dtype("image"))
+        tower = self._tower("image") if isinstance(pixels, Tensor) and pixels.ndim == 4 and len(pixels) else None
+        features = (run_image(tower, pixels) if tower else self.host.encode_image(self.module, pixels)).float()
         return F.normalize(features, dim=-1) if normalize else features
 
     @torch.inference_mode()
     def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of token ids [batch, context] or of strings; of length 1 if asked."""
         self._require("text")
-        tokens = (
-            texts if isinstance(texts, Tensor) else self.tokenizer([texts] if isinstance(texts, str) else list(texts))
-        )
-        features = self.host.encode_text(self.module, tokens.to(self.device)).float()
+        ids, which = self._distinct_ids(texts)
+        ids = ids.to(self.device)
+        tower = self._tower("text") if ids.ndim == 2 and len(ids) else None
+        fits = tower is not None and 0 < ids.shape[1] <= tower.context
+        features = (run_text(tower, ids) if fits else self.host.encode_text(self.module, ids)).float()
+        features = features if which is None else features[which]
         return F.normalize(features, dim=-1) if normalize else features
 
     def classify(
@@ -136,6 +142,30 @@ class Model:
     def kernel_path(self) -> str:
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""
         return quantization.kernel_path(self.module)
+
+    def _distinct_ids(self, texts: Tensor | str | Sequence[str]) -> tuple[Tensor, list[int] | None]:
+        """Token ids [n, context] without repetition, and for each text the row that is its own (None: in order)."""
+        if isinstance(texts, Tensor):
+            ids, which = texts, range(len(texts))
+        else:
+            places, which = distinct(texts := [texts] if isinstance(texts, str) else list(texts))
+            ids = self.tokenizer([texts[place] for place in places])
+        if ids.ndim == 2:  # other texts may have the same ids: "A cat" and "a cat"
+            places, of_ids = distinct(row.tobytes() for row in ids.cpu().numpy())
+            if len(places) < len(ids):
+                ids, which = ids[places], [of_ids[row] for row in which]
+        return ids, None if len(which) == len(ids) else list(which)
+
+    def _tower(self, name: str) -> Tower | None:
+        """How to run a tower over rows, if that is known and nothing on it asks for the host's own forward."""
+        view = self._views.get(name)
+        if view is None or not view.is_of(self.module):
+            find = {"image": self.host.image_tower, "text": self.host.text_tower}[name]
+            view = self._views[name] = TowerView(self.module, find(self.module))
+        return view.usable()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": {}}  # a copy has modules of its own
 
     def _require(self, tower: str) -> None:
         if tower not in self.towers:

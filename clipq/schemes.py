@@ -15,6 +15,8 @@ GRANULARITIES = ("tensor", "channel", "token", "group")
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
 FLOATS = ("fp32", "bf16", "fp16")
 TOWERS = ("image", "text")
+AUTO = "auto"
+"""Where a model is loaded: the precision that a short measurement on its device recommends (`clipq.worth`)."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,15 @@ Precision = str | Scheme
 Precisions = Precision | Mapping[str, Precision]
 
 
-def resolve(precision: Precision, fallback: str | None = None) -> Scheme:
-    """The `Scheme` for a name or a scheme, with another fallback precision if given."""
+def resolve(precision: Precision, fallback: str | None = None, also: tuple[str, ...] = ()) -> Scheme:
+    """The `Scheme` for a name or a scheme, with another fallback precision if given.
+
+    `also`: names that are allowed where the precision was given, for the error's list.
+    """
     scheme = PRECISIONS.get(precision) if isinstance(precision, str) else precision
     if not isinstance(scheme, Scheme):
-        raise unknown_name("precision", precision, PRECISIONS, "Or pass a clipq.Scheme.")
+        hint = f"{AUTO!r} is measured where a model is loaded, by clipq.load." if precision == AUTO else ""
+        raise unknown_name("precision", precision, (*PRECISIONS, *also), hint or "Or pass a clipq.Scheme.")
     if fallback is None:
         return scheme
     changed = replace(scheme, fallback=fallback)  # refuses an unknown name, also where it would not be used
@@ -135,9 +141,29 @@ def resolve(precision: Precision, fallback: str | None = None) -> Scheme:
 
 def per_tower(precision: Precisions, fallback: str | None = None) -> dict[str, Scheme]:
     """One scheme for each tower from a name, a `Scheme`, or {"image": ..., "text": ...} (a missing tower is fp32)."""
+    return {tower: resolve(one, fallback) for tower, one in _by_tower(precision).items()}
+
+
+def auto_towers(precision: Precisions) -> tuple[str, ...]:
+    """The towers for which `precision` asks for "auto". Raises `UnknownNameError` for a name that is none."""
+    found = _by_tower(precision)
+    for one in found.values():
+        if one != AUTO:
+            resolve(one, also=(AUTO,))
+    return tuple(tower for tower, one in found.items() if one == AUTO)
+
+
+def without_auto(precision: Precisions, answers: Mapping[str, Precision]) -> Precisions:
+    """`precision` with the answer for a tower (fp32 where there is none) in place of "auto"; one name if all agree."""
+    found = {k: answers.get(k, "fp32") if one == AUTO else one for k, one in _by_tower(precision).items()}
+    first, *others = found.values()
+    return first if all(one == first for one in others) else found
+
+
+def _by_tower(precision: Precisions) -> dict[str, Precision]:
     if not isinstance(precision, Mapping):
-        return dict.fromkeys(TOWERS, resolve(precision, fallback))
+        return dict.fromkeys(TOWERS, precision)
     for tower in precision:
         if tower not in TOWERS:
             raise unknown_name("tower", tower, TOWERS)
-    return {tower: resolve(precision.get(tower, "fp32"), fallback) for tower in TOWERS}
+    return {tower: precision.get(tower, "fp32") for tower in TOWERS}

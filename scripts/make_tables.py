@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results"
-START, END = "<!-- tables -->", "<!-- /tables -->"
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -97,6 +96,88 @@ def tables() -> str:
     )
 
 
+def peer_tables(folder: Path = RESULTS) -> str:
+    """The newest run of every `peers-*.jsonl`; nothing where there is none."""
+    return "\n\n".join(peer_table(json.loads(last_line(path))) for path in sorted(folder.glob("peers-*.jsonl")))
+
+
+def last_line(path: Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[-1]
+
+
+def peer_table(result: dict[str, Any]) -> str:
+    """clipq int8 and everyone else on one model: a table for each tower and input, then who is not in them and why."""
+    rows, machine_ = result["rows"], machine(result["environment"])
+    versions = {name: v for one in result["contestants"] for name, v in one["versions"].items() if v}
+    with_versions = ", ".join(f"{name} {versions[name]}" for name in sorted(versions) if name not in ("clipq", "torch"))
+    weights = "Random weights. " if result["weights"] == "random" else ""
+    parts = [
+        f"**{result['model']['name']} against peers.** {weights}Milliseconds an item (range), and how many times clipq "
+        f"int8's time that is; medians of {result['runs']} samples, in turns. Memory is the peak of a fresh process "
+        f"(in brackets: its libraries alone). {machine_}, {with_versions}; kernel {result['model']['kernel_path']}."
+    ]
+    for tower, kind in dict.fromkeys((row["tower"], row["input"]) for row in rows):
+        here = [row for row in rows if (row["tower"], row["input"]) == (tower, kind)]
+        parts.append(f"{tower.capitalize()} tower, {INPUT_NAMES.get(kind, kind)}:\n\n{peer_rows(result, here)}")
+    return "\n\n".join([*parts, *absent(result)])
+
+
+INPUT_NAMES = {"captions": "captions of mixed length", "full": "every token of the context in use"}
+
+
+def peer_rows(result: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """One line a contestant, one column a batch size."""
+    sizes = sorted({row["batch_size"] for row in rows})
+    head = ("", *(f"batch {size}" for size in sizes), "cosine to fp32", "memory, MB")
+    lines = []
+    for one in result["contestants"]:
+        own = {row["batch_size"]: row for row in rows if row["contestant"] == one["name"]}
+        if own:
+            cosines = [row["cosine"]["mean"] for row in own.values() if row["cosine"]]
+            near = f"{min(cosines):.5f}" if cosines else ""
+            lines.append([one["name"], *(peer_cell(own.get(size)) for size in sizes), near, peer_memory(one["memory"])])
+    return table(head, lines)
+
+
+def peer_cell(row: dict[str, Any] | None) -> str:
+    """Time, range, ratio, and which of a contestant's settings was the fastest."""
+    if row is None:
+        return "failed"
+    median, low, high = (row["ms"][key] / row["batch_size"] for key in ("median", "min", "max"))
+    ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} x"
+    setting = f", {row['setting']}" if row["other_settings_ms"] else ""
+    return f"{median:.2f} ({low:.2f}-{high:.2f}){ratio}{setting}"
+
+
+def peer_memory(found: dict[str, float] | None) -> str:
+    return f"{found['peak'] / 1e6:.0f} ({found['idle'] / 1e6:.0f})" if found else ""
+
+
+def absent(result: dict[str, Any]) -> Iterable[str]:
+    """A sentence on who was skipped and one on what failed, with the reasons."""
+    skipped = [f"{one['name']} ({one['reason']})" for one in result["contestants"] if one["status"] == "skipped"]
+    failed = dict.fromkeys(f"{one['contestant']}, {one['tower']} ({one['error']})" for one in result["failures"])
+    for word, names in (("Skipped", skipped), ("Failed", failed)):
+        if names:
+            yield f"{word}: {'; '.join(names)}."
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"tables": tables, "peers": peer_tables}
+"""What stands between `<!-- NAME -->` and `<!-- /NAME -->` in README.md."""
+
+
+def written(text: str, sections: Mapping[str, Callable[[], str]]) -> str:
+    """`text` with every section written anew. Raises `ValueError` if its markers are missing."""
+    for name, section in sections.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"README.md needs {start} and {end} around the tables")
+        text = f"{before}{start}\n{section()}\n{end}{after}"
+    return text
+
+
 def main() -> None:
     """Rewrite or check README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,8 +185,7 @@ def main() -> None:
     check = parser.parse_args().check
     path = ROOT / "README.md"
     old = path.read_text(encoding="utf-8")
-    before, _, rest = old.partition(START)
-    new = f"{before}{START}\n{tables()}\n{END}{rest.partition(END)[2]}"
+    new = written(old, SECTIONS)
     if check:
         sys.exit(new != old and "README.md is not what eval/results says; run python scripts/make_tables.py")
     path.write_text(new, encoding="utf-8")

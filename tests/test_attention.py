@@ -213,6 +213,7 @@ def outliers(dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("scheme", [INT8, WEIGHT_ONLY], ids=lambda scheme: scheme.name)
+@torch.no_grad()
 def test_outliers_stay_finite_in_half_precision(scheme, dtype: torch.dtype) -> None:
     x, mask = outliers(dtype), additive(causal(TOKENS, TOKENS))
     padded = torch.zeros(BATCH, TOKENS).masked_fill(torch.arange(TOKENS) > 2, torch.finfo(torch.float32).min)

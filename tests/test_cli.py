@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from cli_fixtures import error_of, model, pictures, quantized
 
 import clipq
-from clipq import benchmark
+from clipq import benchmark, worth
 from clipq.cli import main, show
+from clipq.schemes import per_tower
 
 TASK = """
 name = "colours"
@@ -117,7 +120,16 @@ def test_list_as_json_is_the_registry(capsys):
     assert all(entry["licence"] and entry["status"] for entry in found)
 
 
-def test_info_of_the_machine(capsys):
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """The measurement of this machine, with tiny models."""
+    sizes = worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
+    measure = partial(worth.measure, limit=0.02, sizes=sizes)
+    monkeypatch.setattr(worth, "measure", measure)
+    monkeypatch.setattr("clipq.loading.measure", measure)
+
+
+def test_info_of_the_machine(quick, capsys):
     from clipq.machine import cores, versions
 
     assert main(["info", "--json"]) == 0
@@ -127,6 +139,44 @@ def test_info_of_the_machine(capsys):
     assert found["kernels on cpu"][found["kernel path on cpu"]] == "chosen"
     assert main(["info"]) == 0
     assert found["kernel path on cpu"] in capsys.readouterr().out
+
+
+def test_info_answers_whether_int8_is_worth_it(quick, capsys):
+    assert main(["info", "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["worth"]
+    assert [one["device"] for one in answers][0] == "cpu"
+    (image, text) = answers[0]["towers"]
+    assert answers[0]["choice"] == {"image": image["choice"], "text": text["choice"]}
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert answers[0]["advice"] in " ".join(out.split())
+    rows = {line.split()[0]: line for line in reversed(out.splitlines()) if line.strip()}
+    for timing in image["timings"]:
+        assert f" {timing['speed']:.2f} " in rows[timing["precision"]]
+    assert "*" in rows[image["choice"]]
+
+
+def test_info_without_the_measurement(monkeypatch, capsys):
+    monkeypatch.setattr(worth, "measure", lambda *a, **k: pytest.fail("measured"))
+    assert main(["info", "--no-measure"]) == 0
+    assert "x fp32" not in capsys.readouterr().out
+    assert main(["info", "--no-measure", "--json"]) == 0
+    assert "worth" not in json.loads(capsys.readouterr().out)
+
+
+def test_info_names_a_native_library_that_is_missing(monkeypatch, capsys):
+    from clipq import kernels
+
+    why = {"native": "no compiler was there", "reference": "chosen"}
+    monkeypatch.setattr(kernels, "chosen", lambda device, weights=None: "reference")
+    monkeypatch.setattr(kernels, "why", lambda device: why)
+    timing = [worth.Timing("fp32", 1.0, 2.0, 1.9, 2.1), worth.Timing("bf16", 0.1), worth.Timing("int8", 0.25)]
+    tower = worth.TowerWorth("image", 4, tuple(timing), "fp32")
+    monkeypatch.setattr(worth, "_race", lambda name, *others: replace(tower, tower=name))
+    assert main(["info"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "int8 is 0.25 x as fast as fp32 for images and 0.25 x for texts here: not worth it for speed" in out
+    assert "clipq's native library is missing (no compiler was there), so int8 runs on reference." in out
 
 
 def test_info_of_a_file(quantized, capsys):
@@ -174,6 +224,32 @@ def test_quantize_says_what_it_did(model, tmp_path, capsys):
     assert "left float" in out
     assert "smaller" in out
     assert clipq.load(str(path)).precision == {"image": "int8", "text": "fp32"}
+
+
+def test_auto_is_taken_wherever_a_model_is_loaded(quick, model, pictures, task, tmp_path, capsys):
+    """The choice is the machine's, so it is read off the line that names it."""
+    expected = worth.measure().choice
+    assert main(["eval", model, "--precision", "auto", "--task", task, "--data", str(pictures), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"]["precision"] == expected
+    assert err.count("clipq: precision 'auto' is ") == 1
+    bench = ["bench", model, "--image", "auto", "--text", "fp16", "--batch-sizes", "1", "--runs", "1", "--no-memory"]
+    assert main([*bench, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["model"]["precision"]
+    assert found == {"image": expected["image"], "text": "fp16"}
+    path = tmp_path / "auto.safetensors"
+    assert main(["quantize", model, "-o", str(path), "--precision", "auto", "--fallback", "fp32"]) == 0
+    assert capsys.readouterr().err.count("clipq: precision 'auto' is ") == 1
+    assert clipq.load(str(path), "auto").precision == expected
+
+
+def test_what_auto_means_is_settled_for_other_processes(quick, model):
+    from clipq.cli import build_parser
+    from clipq.cli.options import loading_of
+
+    args = build_parser().parse_args(["bench", model, "--precision", "auto"])
+    found = loading_of(args)["precision"]
+    assert per_tower(found) == per_tower(worth.measure().choice)
 
 
 def test_quantize_overwrites_only_if_told_to(model, tmp_path, capsys):

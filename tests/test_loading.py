@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,14 @@ from safetensors.torch import save_file
 from tiny_models import build, open_clip_config
 
 import clipq
+from clipq import worth
 from clipq.errors import CheckpointError, ClipqError, DownloadError, SchemeError, UnknownNameError
 from clipq.inspection import coverage
+from clipq.loading import settled
 from clipq.models import Model
+from clipq.schemes import auto_towers, resolve
 from clipq.tokenization import TokenizerSpec
+from clipq.worth import CANDIDATES, Sizes, Timing, TowerWorth, Worth
 
 ARCH = "clipq-test-arch"
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -65,6 +70,70 @@ def test_int8_is_the_default_and_whole(open_clip_folder):
     model = clipq.load(open_clip_folder)
     assert model.precision_name == "int8"
     assert coverage(model).block_share == 1.0
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[tuple[str, ...]]:
+    """A machine on which int8 is worth it for images only; the towers of each measurement asked for."""
+    asked = []
+
+    def measure(device, towers):
+        asked.append(towers)
+        timings = {"image": (4.0, 9.0, 1.0), "text": (4.0, 1.0, 3.0)}
+        found = [
+            TowerWorth(
+                tower,
+                4,
+                tuple(Timing(name, 4 / ms, ms, ms, ms) for name, ms in zip(CANDIDATES, timings[tower], strict=True)),
+                {"image": "int8", "text": "bf16"}[tower],
+            )
+            for tower in towers
+        ]
+        return Worth(str(device), 1, "native", tuple(found), "the advice.")
+
+    monkeypatch.setattr("clipq.loading.measure", measure)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected", "said"),
+    [
+        ("auto", {"image": "int8", "text": "bf16"}, "image=int8, text=bf16"),
+        ({"image": "auto", "text": "fp16"}, {"image": "int8", "text": "fp16"}, "image=int8"),
+        ({"text": "auto"}, {"image": "fp32", "text": "bf16"}, "text=bf16"),
+    ],
+)
+def test_auto_is_a_concrete_precision_and_says_why(measured, open_clip_folder, precision, expected, said, capsys):
+    for name in (open_clip_folder, "clipq-tiny"):
+        assert clipq.load(name, precision=precision).precision == expected
+        assert capsys.readouterr().err == f"clipq: precision 'auto' is {said}: the advice.\n"
+    assert measured == [auto_towers(precision)] * 2
+
+
+def test_auto_measures_this_machine(open_clip_folder, monkeypatch, capsys):
+    sizes = Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
+    monkeypatch.setattr("clipq.loading.measure", partial(worth.measure, limit=0.02, sizes=sizes))
+    model = clipq.load(open_clip_folder, precision="auto")
+    assert model.precision == worth.measure(limit=0.02, sizes=sizes).choice
+    assert "clipq: precision 'auto' is " in capsys.readouterr().err
+
+
+def test_auto_leaves_a_quantized_file_as_it_is_and_chooses_for_a_float_one(
+    measured, open_clip_folder, tmp_path, capsys
+):
+    mixed = {"image": "fp32", "text": "int8-weight-only"}
+    file = clipq.save(clipq.load(open_clip_folder, mixed), tmp_path / "mixed.safetensors")
+    assert clipq.load(file, "auto").precision == mixed
+    assert "is image=fp32, text=int8-weight-only: " in capsys.readouterr().err
+    assert clipq.load(file, {"image": "fp32", "text": "auto"}).precision == mixed
+    with pytest.raises(SchemeError, match="cannot be made of it"):
+        clipq.load(file, {"image": "int8", "text": "auto"})
+    assert settled(file, "auto") == {name: resolve(one) for name, one in mixed.items()}
+    assert not measured
+    half = clipq.save(clipq.load(open_clip_folder, "fp16"), tmp_path / "half.safetensors")
+    assert clipq.load(half, "auto").precision == {"image": "int8", "text": "bf16"}
+    assert settled(half, "auto") == {"image": "int8", "text": "bf16"}
+    assert settled("ViT-B-32", "int8") == "int8"
 
 
 def test_a_clipq_file_and_a_clipq_folder(open_clip_folder, tmp_path):
@@ -120,7 +189,8 @@ def test_a_transformers_folder(tmp_path):
         ("clipq-tinny", {}, UnknownNameError, "Did you mean 'clipq-tiny'"),
         ("ViT-B-32", {"pretrained": "openia"}, UnknownNameError, "Did you mean 'openai'"),
         ("ViT-S-32-alt", {}, UnknownNameError, "unknown pretrained tag ''.*Give pretrained=TAG"),
-        ("ViT-B-32", {"precision": "int7"}, UnknownNameError, "Did you mean 'int8'"),
+        ("ViT-B-32", {"precision": "int7"}, UnknownNameError, "Did you mean 'int8'.*Allowed: auto, bf16"),
+        ("ViT-B-32", {"precision": {"text": "atuo"}}, UnknownNameError, "Did you mean 'auto'"),
         ("no-such-file.safetensors", {}, CheckpointError, "does not exist"),
     ],
 )

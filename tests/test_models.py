@@ -57,6 +57,21 @@ def test_classify_is_clips_zero_shot_rule():
     assert torch.allclose(model.classify(pixels, labels, templates), found, atol=1e-5)
 
 
+def test_equal_texts_are_tokenized_and_encoded_once():
+    model = whole("fp32")
+    texts = ["a dog", "a cat", "a dog", "", "A Cat", "a dog"]  # CLIP's tokenizer makes small letters of capitals
+    each = torch.cat([model.encode_text(text) for text in texts])
+    given, rows = [], []
+    tokenizer, linear = model.tokenizer, model.module.transformer.resblocks[-1].mlp.c_fc
+    forward = linear.forward
+    model.tokenizer = lambda some: given.append(some) or tokenizer(some)
+    linear.forward = lambda x: rows.append(len(x)) or forward(x)
+    found = model.encode_text(texts)
+    assert (given, rows) == ([["a dog", "a cat", "", "A Cat"]], [3])
+    assert torch.allclose(found, each, atol=1e-5)
+    assert torch.equal(found[[1, 0, 0]], found[[4, 2, 5]])
+
+
 def test_names_of_precision():
     assert whole("int8").precision_name == "int8"
     mixed = clipq.quantize(Model(build("open_clip CLIP")), {"image": "int8", "text": "fp16"})

@@ -107,10 +107,65 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+_DROPS = {"vision_patch_dropout": 0.5, "vision_no_ln_pre": True, "vision_ls_init_value": 0.1}
+_SIGLIP_TEXT = {"text_no_causal_mask": True, "text_pool_type": "last", "text_proj_bias": True}
+_ONE_TOWER = {"projection_dim": 48}
+
+
+def _masking_padding(module: nn.Module) -> nn.Module:
+    module.text.use_pad_mask = True  # no configuration says it yet
+    return module
+
+
+VARIANTS: dict[str, Callable[[], nn.Module]] = {
+    "open_clip average": partial(_open_clip, vision_pool_type="avg", vision_final_ln_after_pool=True),
+    "open_clip average of normed": partial(_open_clip, vision_pool_type="avg"),
+    "open_clip drops and scales": partial(_open_clip, **_DROPS),
+    "open_clip plain custom blocks": partial(_open_clip, vision_block_type="custom", text_block_type="custom"),
+    "open_clip scaled heads": partial(_open_clip, vision_scale_heads=True),
+    "open_clip last token, both ways": partial(_open_clip, "CustomTextCLIP", **_SIGLIP_TEXT),
+    "open_clip end of text": partial(_open_clip, "CustomTextCLIP", text_pool_type="eos", text_eos_id=49407),
+    "open_clip end of text, CLIP": partial(_open_clip, text_pool_type="eos", text_eos_id=49407),
+    "open_clip last token": partial(_open_clip, "CustomTextCLIP", text_pool_type="last", text_proj_type="none"),
+    "open_clip first token": partial(_open_clip, "CustomTextCLIP", text_pool_type="first"),
+    "open_clip mask over padding": lambda: _masking_padding(_open_clip("CustomTextCLIP", text_no_causal_mask=True)),
+    "open_clip class token in the text": partial(_open_clip, "CustomTextCLIP", text_embed_cls=True),
+    "open_clip normed queries in the text": partial(_open_clip, "CustomTextCLIP", text_qk_norm=True),
+    "transformers CLIP, old end": lambda: _transformers(
+        "CLIPModel", "CLIPConfig", text_config={**_HF_TEXT, "eos_token_id": 2}, vision_config=_HF_VISION
+    ),
+    "transformers CLIP image": lambda: _transformers("CLIPVisionModel", "CLIPVisionConfig", **_HF_VISION),
+    "transformers CLIP image, projected": lambda: _transformers(
+        "CLIPVisionModelWithProjection", "CLIPVisionConfig", **_HF_VISION, **_ONE_TOWER
+    ),
+    "transformers CLIP text": lambda: _transformers("CLIPTextModel", "CLIPTextConfig", **_HF_TEXT),
+    "transformers CLIP text, projected": lambda: _transformers(
+        "CLIPTextModelWithProjection", "CLIPTextConfig", **_HF_TEXT, **_ONE_TOWER
+    ),
+    "transformers SigLIP image": lambda: _transformers("SiglipVisionModel", "SiglipVisionConfig", **_HF_VISION),
+    "transformers SigLIP text": lambda: _transformers("SiglipTextModel", "SiglipTextConfig", **_HF_TEXT),
+    "transformers SigLIP 2 text": lambda: _transformers("Siglip2TextModel", "Siglip2TextConfig", **_HF_TEXT),
+    "transformers ViT classifier": lambda: _transformers("ViTForImageClassification", "ViTConfig", **_HF_VISION),
+    "transformers DINOv2 SwiGLU": lambda: _transformers(
+        "Dinov2Model", "Dinov2Config", **_HF_VISION, use_swiglu_ffn=True
+    ),
+    "timm average": partial(_timm, "test_vit", num_classes=0, global_pool="avg"),
+    "timm attention pool": partial(_timm, "test_vit", num_classes=0, global_pool="map"),
+    "timm no class token": partial(_timm, "test_vit", num_classes=0, global_pool="avg", class_token=False),
+    "timm registers": partial(_timm, "test_vit3", num_classes=0),
+    "timm scales": partial(_timm, "test_vit", init_values=0.1, pre_norm=True, dynamic_img_size=True),
+    "timm positions without class": partial(_timm, "test_vit", no_embed_class=True, reg_tokens=2),
+    "timm normed queries": partial(_timm, "test_vit", qk_norm=True),
+    "timm gates": partial(_timm, "test_vit", scale_attn_norm=True, scale_mlp_norm=True),
+    "timm all tokens": partial(_timm, "test_vit", num_classes=0, global_pool=""),
+}
+"""What a tower may have otherwise: another pooling, another class, something in a block that a plain one has not."""
+
+
 def build(name: str) -> nn.Module:
     """The model called `name`, always with the same random weights, for inference."""
     torch.manual_seed(0)
-    return BUILDERS[name]().eval()
+    return (BUILDERS.get(name) or VARIANTS[name])().eval()
 
 
 def config(name: str) -> dict | None:

@@ -13,7 +13,10 @@ from .. import machine
 from . import show
 
 if TYPE_CHECKING:
+    import torch
+
     from ..header import Header
+    from ..worth import TowerWorth, Worth
 
 FEATURES = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
@@ -26,23 +29,26 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "info",
         help="this machine, or a clipq file",
-        description="Without FILE: the processor's features, the kernels that will run here and why, and versions. "
+        description="Without FILE: the processor's features, the kernels that will run here and why, versions, and "
+        "whether int8 is worth it here, by a measurement of about two seconds. "
         "With FILE: what the header of a clipq file or folder says; its weights are not read.",
     )
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a clipq .safetensors file, or its folder")
+    parser.add_argument("--no-measure", action="store_true", help="skip the measurement of fp32, bf16 and int8")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     found = about_file(args.file) if args.file else about_machine()
+    worth = [] if args.file or args.no_measure else _measured()
     if args.json:
-        show.as_json(found)
-    else:
-        shown = {
-            name: _UNITS.get(name, _as_is)(value) for name, value in found.items() if value not in (None, "", {}, [])
-        }
-        show.facts((name, _in_words(value)) for name, value in shown.items())
+        show.as_json(found | ({"worth": [one.to_dict() for one in worth]} if worth else {}))
+        return 0
+    shown = {name: _UNITS.get(name, _as_is)(value) for name, value in found.items() if value not in (None, "", {}, [])}
+    show.facts((name, _in_words(value)) for name, value in shown.items())
+    for one in worth:
+        _print_worth(one)
     return 0
 
 
@@ -54,9 +60,8 @@ def about_machine() -> dict[str, Any]:
     from ..kernels import native
 
     flags = machine.cpu_flags()
-    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-    paths = {f"kernel path on {device.type}": kernels.chosen(device) for device in devices}
-    reasons = {f"kernels on {device.type}": kernels.why(device) for device in devices}
+    paths = {f"kernel path on {device.type}": kernels.chosen(device) for device in _devices()}
+    reasons = {f"kernels on {device.type}": kernels.why(device) for device in _devices()}
     return {
         "processor": machine.cpu_name(),
         "features": [name for name in FEATURES if name in flags],
@@ -68,6 +73,37 @@ def about_machine() -> dict[str, Any]:
         "native instruction set": native.best_path() if native.available() else None,
         "versions": machine.versions(),
     }
+
+
+def _devices() -> list[torch.device]:
+    import torch
+
+    return [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+
+
+def _measured() -> list[Worth]:
+    from .. import worth
+
+    return [worth.measure(device) for device in _devices()]
+
+
+def _print_worth(found: Worth) -> None:
+    """The times of each precision and tower (median, middle half of the samples), and what follows from them."""
+    columns = [cell for one in found.towers for cell in (f">{one.tower} ms, batch {one.batch_size}", ">x fp32")]
+    rows = [
+        [precision, *(cell for one in found.towers for cell in _cells(one, precision))]
+        for precision in (timing.precision for timing in found.towers[0].timings)
+    ]
+    threads = f", {found.threads} thread{'s' if found.threads > 1 else ''}" if found.device == "cpu" else ""
+    print()
+    show.table(["precision", *columns], rows, f"two layers of a ViT-B/32 on {found.device}{threads}; *: the best")
+    print(found.advice)
+
+
+def _cells(tower: TowerWorth, precision: str) -> tuple[str, str]:
+    timing = tower.timing(precision)
+    measured = "-" if timing.ms is None else f"{timing.ms:.2f} ({timing.low:.2f}-{timing.high:.2f})"
+    return measured, f"{timing.speed:.2f} {'*' if precision == tower.choice else ' '}"
 
 
 def about_file(path: Path) -> dict[str, Any]:

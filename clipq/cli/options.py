@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClipqError
-from ..schemes import FALLBACKS, PRECISIONS, Precisions, per_tower
+from ..schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -46,8 +46,9 @@ def use_threads(args: argparse.Namespace) -> None:
 
 def add_precision(parser: argparse.ArgumentParser, towers: bool = False) -> None:
     """--precision, and with `towers` also --image, --text and --fallback."""
-    names = tuple(PRECISIONS)
-    parser.add_argument("--precision", choices=names, default="int8", help="one of %(choices)s (default: %(default)s)")
+    names = (*PRECISIONS, AUTO)
+    help = f"one of %(choices)s (default: %(default)s); {AUTO}: fp32, bf16 or int8, by a short measurement"
+    parser.add_argument("--precision", choices=names, default="int8", help=help)
     if towers:
         for tower in ("image", "text"):
             parser.add_argument(f"--{tower}", choices=names, help=f"precision of the {tower} tower, if different")
@@ -56,17 +57,32 @@ def add_precision(parser: argparse.ArgumentParser, towers: bool = False) -> None
 
 
 def precision_of(args: argparse.Namespace) -> Precisions:
-    """What --precision, --image, --text and --fallback together ask for; a plain name where that says it all."""
-    named = {tower: getattr(args, tower, None) or args.precision for tower in ("image", "text")}
-    fallback = getattr(args, "fallback", None)
-    if fallback is None and named["image"] == named["text"]:
-        return named["image"]
-    return per_tower(named, fallback) if fallback else named
+    """What --precision, --image, --text and --fallback together ask for, with "auto" settled (and that said)."""
+    return _settled(args, say=True)
 
 
 def loading_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `clipq.load` for MODEL as the command line gives it."""
-    return {**_place(args), "name_or_path": args.model, "pretrained": args.pretrained, "precision": precision_of(args)}
+    """The arguments of `clipq.load` for MODEL as the command line gives it; in another process they mean the same."""
+    return _loading(args, _settled(args, say=False))
+
+
+def _loading(args: argparse.Namespace, precision: Precisions) -> dict[str, Any]:
+    return {**_place(args), "name_or_path": args.model, "pretrained": args.pretrained, "precision": precision}
+
+
+def _asked(args: argparse.Namespace) -> Precisions:
+    """What --precision, --image and --text ask for; a plain name where that says it all."""
+    named = {tower: getattr(args, tower, None) or args.precision for tower in TOWERS}
+    return named["image"] if named["image"] == named["text"] else named
+
+
+def _settled(args: argparse.Namespace, say: bool) -> Precisions:
+    asked, fallback = _asked(args), getattr(args, "fallback", None)
+    if auto_towers(asked):
+        from ..loading import settled
+
+        asked = settled(args.model, asked, args.device, say=say)
+    return per_tower(asked, fallback) if fallback else asked
 
 
 def baseline_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,7 +100,8 @@ def load_model(args: argparse.Namespace) -> Model:
     from ..loading import load
 
     use_threads(args)
-    return load(**loading_of(args))
+    precision = precision_of(args) if getattr(args, "fallback", None) else _asked(args)  # load settles "auto" itself
+    return load(**_loading(args, precision))
 
 
 def load_baseline(args: argparse.Namespace) -> Model:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..blocks import BlockNames
+from ..towers import Tower
 
 
 class Host(ABC):
@@ -42,6 +43,14 @@ class Host(ABC):
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         """[batch, context] token ids to [batch, width], not normalized."""
 
+    def image_tower(self, module: nn.Module) -> Tower | None:
+        """How to compute `encode_image` over rows; None where the tower is not exactly one that is known."""
+        return None
+
+    def text_tower(self, module: nn.Module) -> Tower | None:
+        """How to compute `encode_text` over rows; None where the tower is not exactly one that is known."""
+        return None
+
     @abstractmethod
     def config(self, module: nn.Module) -> dict[str, Any]:
         """Everything needed to build the architecture again, as JSON values; `ClipqError` if it cannot be told."""
@@ -64,6 +73,11 @@ class Host(ABC):
     def context_length(self, module: nn.Module) -> int | None:
         """How many tokens the text tower reads, or None where there is no text tower."""
         return None
+
+
+def is_class(module: nn.Module | None, *names: str) -> bool:
+    """Whether `module` is of one of the classes called `names` ("open_clip.model.CLIP"), and of no subclass."""
+    return f"{type(module).__module__}.{type(module).__qualname__}" in names
 
 
 def build_skeleton(make: Callable[[], nn.Module]) -> nn.Module:

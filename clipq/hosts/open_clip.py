@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ..blocks import BlockNames
 from ..errors import ClipqError, SchemeError
 from ..state import shapes
+from ..towers import Tower
+from . import open_clip_towers
 from .base import Host, build_skeleton
 from .timm import TIMM_BLOCKS, known_trunk
 from .transformers import TRANSFORMERS_BLOCKS
@@ -27,6 +29,9 @@ _NATIVE = BlockNames(
     act="mlp.gelu",
     fc2="mlp.c_proj.weight",
     ls_2="ls_2",
+    containers=frozenset(
+        {"MultiheadAttention", "Attention", "QMultiheadAttention", "QOpenClipAttention", "Sequential"}
+    ),
 )
 _NEITHER = ("logit_scale", "logit_bias")
 _PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
@@ -66,6 +71,12 @@ class OpenClipHost(Host):
 
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         return module.encode_text(tokens, normalize=False)
+
+    def image_tower(self, module: nn.Module) -> Tower | None:
+        return open_clip_towers.image_tower(module, self.blocks)
+
+    def text_tower(self, module: nn.Module) -> Tower | None:
+        return open_clip_towers.text_tower(module, self.blocks)
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         for arch, config in _candidates(module):

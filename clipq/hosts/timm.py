@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from ..blocks import BlockNames
 from ..errors import ClipqError, QuantizationError, unknown_name
 from ..state import shapes
-from .base import Host, build_skeleton
+from ..towers import Tower, blocks_of
+from .base import Host, build_skeleton, is_class
 
 _BLOCK = BlockNames(
     ln_1="norm1",
@@ -23,6 +25,7 @@ _BLOCK = BlockNames(
     act="mlp.act",
     fc2="mlp.fc2.weight",
     ls_2="ls2",
+    containers=frozenset(("Attention", "Mlp")),
 )
 TIMM_BLOCKS = {"Block": _BLOCK}
 
@@ -49,6 +52,9 @@ class TimmHost(Host):
 
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         raise QuantizationError("timm models have no text tower; only encode_image works.")
+
+    def image_tower(self, module: nn.Module) -> Tower | None:
+        return trunk_tower(module, partial(module.forward_head, pre_logits=True), (module,))
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         settings = module.pretrained_cfg
@@ -80,6 +86,24 @@ class TimmHost(Host):
 
         settings = resolve_model_data_config(module)
         return {"kind": "timm", **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}
+
+
+def trunk_tower(trunk: nn.Module, finish: Callable[[Tensor], Tensor], parts: tuple[nn.Module, ...]) -> Tower | None:
+    """The tower of a timm vision transformer. `finish`: from normed tokens [batch, tokens, width] to [batch, out]."""
+    if not is_class(trunk, "timm.models.vision_transformer.VisionTransformer") or not trunk.global_pool:
+        return None
+    blocks = blocks_of(trunk.blocks, TIMM_BLOCKS)
+    one_token = trunk.global_pool == "token" and trunk.attn_pool is None
+    head = partial(_trunk_head, trunk, finish, one_token)
+    return None if blocks is None else Tower(blocks, partial(_embed, trunk), head, parts, 0 if one_token else None)
+
+
+def _embed(trunk: nn.Module, pixels: Tensor) -> Tensor:
+    return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels))))
+
+
+def _trunk_head(trunk: nn.Module, finish: Callable[[Tensor], Tensor], one_token: bool, x: Tensor) -> Tensor:
+    return finish(trunk.norm(x[:, None] if one_token else x))
 
 
 def known_trunk(arch: str) -> None:

@@ -9,12 +9,18 @@ from torch import Tensor, nn
 
 from ..blocks import BlockNames
 from ..errors import CheckpointError, QuantizationError
+from ..towers import Tower
+from . import transformers_towers
 from .base import Host, build_skeleton
 
 _SEPARATE = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
+_FAMILIES = ("CLIP", "Siglip", "Siglip2", "ViT", "DeiT", "Dinov2")
+_CONTAINERS = frozenset(f"{family}{part}" for family in _FAMILIES for part in ("Attention", "MLP"))
 
 
-def _names(ln_1: str, attention: str, out_proj: str, ln_2: str, scales: tuple[str, str] | None = None) -> BlockNames:
+def _names(
+    ln_1: str, attention: str, out_proj: str, ln_2: str, heads: str = "num_heads", scales: bool = False
+) -> BlockNames:
     return BlockNames(
         ln_1=ln_1,
         attention=attention,
@@ -24,14 +30,16 @@ def _names(ln_1: str, attention: str, out_proj: str, ln_2: str, scales: tuple[st
         fc1="mlp.fc1.weight",
         act="mlp.activation_fn",
         fc2="mlp.fc2.weight",
-        ls_1=scales[0] if scales else None,
-        ls_2=scales[1] if scales else None,
+        ls_1="layer_scale1" if scales else None,
+        ls_2="layer_scale2" if scales else None,
+        heads=heads,
+        containers=_CONTAINERS,
     )
 
 
 _CLIP = _names("layer_norm1", "self_attn", "out_proj", "layer_norm2")
-_VIT = _names("layernorm_before", "attention", "o_proj", "layernorm_after")
-_DINO = _names("norm1", "attention", "o_proj", "norm2", ("layer_scale1", "layer_scale2"))
+_VIT = _names("layernorm_before", "attention", "o_proj", "layernorm_after", "num_attention_heads")
+_DINO = _names("norm1", "attention", "o_proj", "norm2", "num_attention_heads", scales=True)
 TRANSFORMERS_BLOCKS = {
     "CLIPEncoderLayer": _CLIP,
     "SiglipEncoderLayer": _CLIP,
@@ -92,6 +100,12 @@ class TransformersHost(Host):
             return _features(module.get_text_features(input_ids=tokens))
         output = module(input_ids=tokens)
         return output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
+
+    def image_tower(self, module: nn.Module) -> Tower | None:
+        return transformers_towers.image_tower(module, self.blocks)
+
+    def text_tower(self, module: nn.Module) -> Tower | None:
+        return transformers_towers.text_tower(module, self.blocks)
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         return {

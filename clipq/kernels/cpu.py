@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import native
+from . import native, ops
 from .weights import LinearWeights
 
 
@@ -30,4 +30,8 @@ class NativeLinear:
         return weights.row_scaled and per_token and weights.qweight.shape[1] <= native.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
+        if ops.traced(x):
+            one = self._packed
+            return ops.linear(x, one.packed, one.scale, one.bias, one.symmetric, one.index)
+        ops.refuse_gradient(x)
         return self._packed(x)

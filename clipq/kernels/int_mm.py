@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import functional
 from ..machine import cpu_flags
+from .ops import refuse_gradient
 from .weights import LinearWeights
 
 _DOT_PRODUCTS = {"avx512_vnni", "amx_int8"}
@@ -43,6 +44,7 @@ class IntMMLinear:
         return weights.row_scaled and weights.activations is not None and (weights.device.type != "cuda" or cuda_shape)
 
     def __call__(self, x: Tensor) -> Tensor:
+        refuse_gradient(x)
         rows = x.reshape(-1, x.shape[-1])
         scale, zero_point = functional.choose_qparams(rows, self.activations)
         product = self._product(functional.quantize(rows, scale, zero_point, self.activations))

@@ -1,7 +1,7 @@
 """Finds and loads the native library that is built from `csrc/`: plain C ABI, called through ctypes.
 
-ctypes releases Python's lock, so calls from several Python threads run side by side. The library uses as many threads as
-torch does (`torch.set_num_threads`), borrowed from torch's pool.
+ctypes releases Python's lock, so calls from several Python threads run side by side. The library uses as many threads
+as torch does (`torch.set_num_threads`), borrowed from torch's pool.
 """
 
 from __future__ import annotations

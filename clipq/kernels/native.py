@@ -42,42 +42,54 @@ class PackedLinear:
         self.path = resolved(path)
         self.symmetric = symmetric
         self.out_features, self.in_features = _shape_of(qweight)
-        self._scale = _per_channel("weight_scale", weight_scale, self.out_features)
-        self._bias = None if bias is None else _per_channel("bias", bias, self.out_features)
-        self._index = PATHS.index(self.path)
-        size = library.clipq_packed_size(self._index, self.out_features, self.in_features)
+        self.scale = _per_channel("weight_scale", weight_scale, self.out_features)
+        self.bias = None if bias is None else _per_channel("bias", bias, self.out_features)
+        self.index = PATHS.index(self.path)
+        size = library.clipq_packed_size(self.index, self.out_features, self.in_features)
         if size == 0:
             raise QuantizationError(
                 f"a weight {list(qweight.shape)} has too many inputs for exact int32 sums ({MAX_INPUTS})."
             )
-        self._packed = torch.empty(size, dtype=torch.uint8)
+        self.packed = torch.empty(size, dtype=torch.uint8)
         rows = qweight.detach().contiguous()
-        check(library.clipq_pack(self._index, rows.data_ptr(), *rows.shape, self._packed.data_ptr()))
+        check(library.clipq_pack(self.index, rows.data_ptr(), *rows.shape, self.packed.data_ptr()))
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] of any float dtype to [..., out] of the same; computed in float32."""
-        rows = _rows(x, self.in_features)
-        y = torch.empty(*x.shape[:-1], self.out_features)
-        status = load().clipq_linear(
-            self._index,
-            torch.get_num_threads(),
-            rows.data_ptr(),
-            rows.stride(0),
-            rows.shape[0],
-            self._packed.data_ptr(),
-            self._scale.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(),
-            y.data_ptr(),
-            self.out_features,
-            self.out_features,
-            self.in_features,
-            self.symmetric,
-        )
-        check(status)
-        return y if x.dtype == torch.float32 else y.to(x.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise _unfit(x, self.in_features)
+        return linear(x, self.packed, self.scale, self.bias, self.symmetric, self.index)
 
     def __repr__(self) -> str:
         return f"PackedLinear({self.in_features}, {self.out_features}, path={self.path!r})"
+
+
+def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+    """What `PackedLinear` computes, from its parts; `path`: an index into `PATHS`."""
+    out_features = scale.shape[0]
+    in_features = x.shape[-1] if x.ndim else 0
+    library = load()
+    rows = _rows(x, in_features)
+    if library.clipq_packed_size(path, out_features, in_features) != packed.shape[0]:
+        raise _unfit(x, "as many features as the packed weight takes")
+    y = torch.empty(*x.shape[:-1], out_features)
+    status = library.clipq_linear(
+        path,
+        torch.get_num_threads(),
+        rows.data_ptr(),
+        rows.stride(0),
+        rows.shape[0],
+        packed.data_ptr(),
+        scale.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        out_features,
+        out_features,
+        in_features,
+        symmetric,
+    )
+    check(status)
+    return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
 def quantize_rows(x: Tensor, symmetric: bool = False, path: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,11 +123,15 @@ def _per_channel(name: str, values: Tensor, channels: int) -> Tensor:
     return values.detach().reshape(-1).float().contiguous()
 
 
+def _unfit(x: Tensor, wanted: object) -> QuantizationError:
+    features = f"{wanted} features" if isinstance(wanted, int) else wanted
+    return QuantizationError(f"an input of shape {list(x.shape)} does not end in {features}.")
+
+
 def _rows(x: Tensor, features: int) -> Tensor:
     """`x` as float32 [rows, features] on the CPU whose values lie side by side within a row."""
-    if x.ndim == 0 or x.shape[-1] != features or features == 0:
-        wanted = features or "a positive number of"
-        raise QuantizationError(f"an input of shape {list(x.shape)} does not end in {wanted} features.")
+    if features == 0:
+        raise _unfit(x, "a positive number of features")
     if not x.is_floating_point() or not x.is_cpu:
         raise QuantizationError(f"the native linear takes floats on the CPU, not {x.dtype} on {x.device}.")
     rows = x.float() if x.ndim == 2 else x.float().reshape(-1, features)

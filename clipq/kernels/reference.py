@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import functional
+from .ops import refuse_gradient
 from .weights import LinearWeights
 
 
@@ -31,6 +32,7 @@ class ReferenceLinear(_PlainTorch):
         return weights.activations is not None
 
     def __call__(self, x: Tensor) -> Tensor:
+        refuse_gradient(x)
         bias = self.weights.bias
         rows = functional.fake_quantize(x, self.weights.activations)
         y = F.linear(rows, self.weights.dequantized(), None if bias is None else bias.float())

@@ -128,8 +128,11 @@ def _described(weights: BlockWeights, keep: list[Tensor]) -> _Block:
         return pointer(tensor, name, (width,), torch.float32)
 
     def matrix(one: Int8Matrix, name: str, n: int, k: int) -> _Matrix:
-        channels = [pointer(t, f"{name} {part}", (n,), torch.float32) for part, t in (("scale", one.scale), ("bias", one.bias))]
-        return _Matrix(pointer(one.weight, f"{name} weight", (n, k), torch.int8), *channels)
+        return _Matrix(
+            pointer(one.weight, f"{name} weight", (n, k), torch.int8),
+            pointer(one.scale, f"{name} scale", (n,), torch.float32),
+            pointer(one.bias, f"{name} bias", (n,), torch.float32),
+        )
 
     return _Block(
         width,

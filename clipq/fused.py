@@ -1,0 +1,129 @@
+"""Whole stacks of int8 blocks as one call of the native library, wherever they are what it computes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .kernels import ops
+from .kernels.cpu import NativeLinear
+from .kernels.library import best_path
+from .kernels.stack import BlockWeights, Int8Matrix, Norm, pack_block, run_packed
+from .layers import QLinear
+from .transformer import Block, Sequences
+
+_ACTIVATIONS = {
+    "GELUActivation": "gelu",
+    "QuickGELU": "quick_gelu",
+    "QuickGELUActivation": "quick_gelu",
+    "GELUTanh": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh",
+    "NewGELUActivation": "gelu_tanh",
+}
+_NORMS = ("LayerNorm", "LayerNormFp32")
+
+
+class FusedStack:
+    """The blocks of a tower, packed for the native library at the first call, and anew once their modules change."""
+
+    def __init__(self, blocks: Sequence[Block]):
+        self._blocks = tuple(blocks)
+        self._linears = [part for block in blocks for part in _linears(block) if isinstance(part, QLinear)]
+        self._seen: list[object] | None = None
+        self._packed: list[Tensor] = []
+        self._pointers: ctypes.Array | None = None
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the native library can run rows `x` through these blocks, as the modules are now."""
+        if not self._linears or not x.is_cpu:
+            return False
+        stamps = [linear.stamp for linear in self._linears]
+        if stamps != self._seen:
+            self._pack()
+            self._seen = stamps
+        return bool(self._packed)
+
+    def __call__(self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None) -> Tensor:
+        """As `transformer.run_blocks`, for an `x` that fits."""
+        if ops.traced(x):
+            return ops.blocks(x, sequences.offsets, self._packed, causal, keep)
+        ops.refuse_gradient(x)
+        return run_packed(x, sequences.offsets, self._pointers, causal, keep)
+
+    def _pack(self) -> None:
+        self._packed, self._pointers = [], None
+        weights = [_weights(block) for block in self._blocks]
+        if any(one is None for one in weights):
+            return
+        path = (self._linears[0].forced_kernel or "").partition("/")[2] or best_path()
+        self._packed = [pack_block(one, path) for one in weights]
+        self._pointers = (ctypes.c_void_p * len(self._packed))(*(one.data_ptr() for one in self._packed))
+
+
+def _linears(block: Block) -> tuple[object, ...]:
+    return (*block.qkv, block.out_proj, block.fc1, block.fc2)
+
+
+def _weights(block: Block) -> BlockWeights | None:
+    """The tensors of a block, or None if it is not one that the library computes exactly as its modules do."""
+    linears, act = _linears(block), activation(block.act)
+    norms = [_norm(part) for part in (block.ln_1, block.ln_2)]
+    scales = [_layer_scale(part) for part in (block.ls_1, block.ls_2)]
+    if act is None or None in norms or any(scale is False for scale in scales) or not _run_alike(linears):
+        return None
+    return BlockWeights(
+        heads=block.heads,
+        ln_1=norms[0],
+        qkv=_matrix(*block.qkv),
+        out_proj=_matrix(block.out_proj),
+        ln_2=norms[1],
+        fc1=_matrix(block.fc1),
+        activation=act,
+        fc2=_matrix(block.fc2),
+        ls_1=scales[0],
+        ls_2=scales[1],
+        symmetric=linears[0].activations.symmetric,
+    )
+
+
+def _run_alike(linears: Sequence[object]) -> bool:
+    """Whether all are int8 linears that the native kernel runs on one instruction set, quantizing rows in one way."""
+    if not all(isinstance(linear, QLinear) for linear in linears):
+        return False
+    weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
+    native = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
+    forced = {linear.forced_kernel for linear in linears}
+    allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
+    return native and allowed and len({one.activations.symmetric for one in weights}) == 1
+
+
+def activation(act: object) -> str | None:
+    """The native name of an activation module; None for one that the library does not have."""
+    if type(act) is nn.GELU:
+        return "gelu" if act.approximate == "none" else "gelu_tanh"
+    return _ACTIVATIONS.get(type(act).__name__)
+
+
+def _norm(part: object) -> Norm | None:
+    known = isinstance(part, nn.LayerNorm) and type(part).__name__ in _NORMS
+    if not known or part.weight is None or part.bias is None or len(part.normalized_shape) != 1:
+        return None
+    return Norm(part.weight, part.bias, part.eps)
+
+
+def _layer_scale(part: object) -> Tensor | None | bool:
+    """The factors [width] of a layer scale, None without one, False for something else."""
+    if part is None:
+        return None
+    scale = getattr(part, "gamma", getattr(part, "lambda1", False))
+    return scale if isinstance(scale, Tensor) and type(part).__name__.endswith("LayerScale") else False
+
+
+def _matrix(*linears: QLinear) -> Int8Matrix:
+    weights = [linear.kernel_weights(linear.bias) for linear in linears]
+    biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
+    scales = torch.cat([one.row_scale() for one in weights])
+    return Int8Matrix(torch.cat([one.qweight for one in weights]), scales, torch.cat(biases))

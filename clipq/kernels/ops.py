@@ -1,0 +1,66 @@
+"""The native kernels as `torch.library` ops, so that `torch.compile` and `torch.export` see through them.
+
+    clipq::linear(x, packed, scale, bias, symmetric, path) -> [..., out]
+    clipq::blocks(x, offsets, blocks, causal, keep) -> [rows or kept, width]
+
+Eager calls go around the dispatcher, which costs some 10 us a call. None of them has a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from ..errors import QuantizationError
+from . import native, stack
+
+
+def traced(x: Tensor) -> bool:
+    """Whether a call with `x` is being compiled or exported rather than computed."""
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
+
+
+def refuse_gradient(x: Tensor) -> None:
+    """Raise `QuantizationError` if a gradient is asked for with respect to `x`."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise QuantizationError(
+            "int8 kernels have no gradient: call the model under torch.inference_mode() or torch.no_grad(), "
+            "or detach its input; to train, load it with precision='fp32'."
+        )
+
+
+@custom_op("clipq::linear", mutates_args=(), device_types="cpu")
+def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+    """`PackedLinear` with its parts as arguments: `packed` uint8, `scale` and `bias` float32 [out]."""
+    return native.linear(x, packed, scale, bias, symmetric, path)
+
+
+@linear.register_fake
+def _(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+    return x.new_empty(*x.shape[:-1], scale.shape[0])
+
+
+@custom_op("clipq::blocks", mutates_args=(), device_types="cpu")
+def blocks(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None) -> Tensor:
+    """Transformer blocks, packed by `stack.pack_block`, over `x` [rows, width].
+
+    Rows offsets[i]:offsets[i + 1] (int64 [batch + 1]) are sequence i, and attention stays within it. `keep`: int64
+    rows, ascending; then only those of the last block's result are computed and come back.
+    """
+    return stack.run_blocks(x, offsets, blocks, causal, keep)
+
+
+@blocks.register_fake
+def _(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0] if keep is None else keep.shape[0], x.shape[1])
+
+
+def _no_gradient(context: Any, *gradients: Tensor) -> None:
+    raise QuantizationError("int8 kernels have no gradient; to train, load the model with precision='fp32'.")
+
+
+for _op in (linear, blocks):
+    _op.register_autograd(_no_gradient)

@@ -93,6 +93,7 @@ class QLinear(QuantizedModule):
 
     def drop_kernel(self) -> None:
         """Forget the packed kernel: the next call packs anew. A new `stamp` tells whoever else packed the tensors."""
+        self._kernel, self.stamp = None, object()
 
     @property
     def kernel(self) -> kernels.Kernel:

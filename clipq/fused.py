@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from .kernels import ops
 from .kernels.cpu import NativeLinear
 from .kernels.library import best_path
 from .kernels.stack import BlockWeights, Int8Matrix, Norm, pack_block, run_packed
-from .layers import QLinear
+from .layers import QLinear, run_by_compiler
 from .transformer import Block, Sequences
 
 _ACTIVATIONS = {
@@ -24,47 +25,84 @@ _ACTIVATIONS = {
     "NewGELUActivation": "gelu_tanh",
 }
 _NORMS = ("LayerNorm", "LayerNormFp32")
+_LIBRARIES = ("torch", "open_clip", "transformers", "timm")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Packed blocks and their addresses: who runs them holds on to them, whatever is packed meanwhile."""
+
+    blocks: list[Tensor]
+    addresses: ctypes.Array
 
 
 class FusedStack:
-    """The blocks of a tower, packed for the native library at the first call, and anew once their modules change."""
+    """The blocks of a tower, packed for the native library at the first call, and anew once their modules change.
+
+    All between the int8 products (LayerNorm, attention, activation, residual) is computed in float32 then, whatever the
+    model's fallback precision; only the rows that come back are in the precision of those that went in.
+    """
 
     def __init__(self, blocks: Sequence[Block]):
         self._blocks = tuple(blocks)
         self._linears = [part for block in blocks for part in _linears(block) if isinstance(part, QLinear)]
-        self._seen: list[object] | None = None
-        self._packed: list[Tensor] = []
-        self._pointers: ctypes.Array | None = None
+        parts = [part for block in blocks for part in _parts(block) if isinstance(part, nn.Module)]
+        self._own = [vars(part) for part in (*self._linears, *parts)]
+        self._tensors = [part._parameters for part in parts if part._parameters]
+        self._seen: object = None
+        self._packed: _Packed | None = None
 
     def fits(self, x: Tensor) -> bool:
         """Whether the native library can run rows `x` through these blocks, as the modules are now."""
         if not self._linears or not x.is_cpu:
             return False
-        stamps = [linear.stamp for linear in self._linears]
-        if stamps != self._seen:
-            self._pack()
-            self._seen = stamps
-        return bool(self._packed)
+        _pack_if_changed(self)
+        if torch.compiler.is_compiling() and self._stamps() != self._seen[0]:  # so that what is compiled is guarded
+            return False
+        return self._packed is not None
 
     def __call__(self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None) -> Tensor:
         """As `transformer.run_blocks`, for an `x` that fits."""
+        packed = self._packed
         if ops.traced(x):
-            return ops.blocks(x, sequences.offsets, self._packed, causal, keep)
+            return ops.blocks(x, sequences.offsets, packed.blocks, causal, keep)
         ops.refuse_gradient(x)
-        return run_packed(x, sequences.offsets, self._pointers, causal, keep)
+        return run_packed(x, sequences.offsets, packed.addresses, causal, keep)
 
-    def _pack(self) -> None:
-        self._packed, self._pointers = [], None
+    def _stamps(self) -> list[int]:
+        return [linear.stamp for linear in self._linears]
+
+    def _versions(self) -> list[int]:
+        """Changes when a float tensor is replaced, or written to where torch counts that."""
+        tensors = [tensor for part in self._tensors for tensor in part.values() if tensor is not None]
+        return [*map(id, tensors), *(tensor._version for tensor in tensors if not tensor.is_inference())]
+
+    def _pack(self) -> _Packed | None:
+        if any("forward" in own for own in self._own) or any(type(one.qweight) is not Tensor for one in self._linears):
+            return None
         weights = [_weights(block) for block in self._blocks]
         if any(one is None for one in weights):
-            return
+            return None
         path = (self._linears[0].forced_kernel or "").partition("/")[2] or best_path()
-        self._packed = [pack_block(one, path) for one in weights]
-        self._pointers = (ctypes.c_void_p * len(self._packed))(*(one.data_ptr() for one in self._packed))
+        blocks = [pack_block(one, path) for one in weights]
+        return _Packed(blocks, (ctypes.c_void_p * len(blocks))(*(one.data_ptr() for one in blocks)))
+
+
+@run_by_compiler
+def _pack_if_changed(stack: FusedStack) -> None:
+    own = any("forward" in own for own in stack._own)
+    seen = (stack._stamps(), stack._versions(), own)
+    if seen != stack._seen:
+        stack._packed, stack._seen = stack._pack(), seen
 
 
 def _linears(block: Block) -> tuple[object, ...]:
     return (*block.qkv, block.out_proj, block.fc1, block.fc2)
+
+
+def _parts(block: Block) -> tuple[object, ...]:
+    """What is no linear."""
+    return (block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
 
 
 def _weights(block: Block) -> BlockWeights | None:
@@ -104,11 +142,17 @@ def activation(act: object) -> str | None:
     """The native name of an activation module; None for one that the library does not have."""
     if type(act) is nn.GELU:
         return "gelu" if act.approximate == "none" else "gelu_tanh"
-    return _ACTIVATIONS.get(type(act).__name__)
+    return _ACTIVATIONS.get(_known_name(act))
+
+
+def _known_name(part: object) -> str:
+    """The name of a class of torch or of a host; a class of the same name elsewhere may compute something else."""
+    kind = type(part)
+    return kind.__name__ if kind.__module__.partition(".")[0] in _LIBRARIES else ""
 
 
 def _norm(part: object) -> Norm | None:
-    known = isinstance(part, nn.LayerNorm) and type(part).__name__ in _NORMS
+    known = isinstance(part, nn.LayerNorm) and _known_name(part) in _NORMS
     if not known or part.weight is None or part.bias is None or len(part.normalized_shape) != 1:
         return None
     return Norm(part.weight, part.bias, part.eps)
@@ -119,7 +163,7 @@ def _layer_scale(part: object) -> Tensor | None | bool:
     if part is None:
         return None
     scale = getattr(part, "gamma", getattr(part, "lambda1", False))
-    return scale if isinstance(scale, Tensor) and type(part).__name__.endswith("LayerScale") else False
+    return scale if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
 
 
 def _matrix(*linears: QLinear) -> Int8Matrix:

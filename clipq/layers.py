@@ -8,7 +8,7 @@ too), transformers reads `patch_embedding.weight.dtype`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from . import functional, kernels
 from .errors import QuantizationError
 from .schemes import QuantSpec, Scheme
 
+_Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 _MOST_CHANNELS = 4  # pixels; a strided convolution over features (ConvNeXt's downsampling) is no patch embedding
 
 
@@ -80,7 +81,7 @@ class QLinear(QuantizedModule):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.forced_kernel: str | None = None
         self._kernel: kernels.Kernel | None = None
-        self.stamp = object()
+        self.stamp = 0
 
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
@@ -118,13 +119,23 @@ class QLinear(QuantizedModule):
         super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kernel": None, "stamp": None}  # packed for this process; packed again after a copy
+        return {**self.__dict__, "_kernel": None}  # packed for this process and machine; packed again after a copy
 
     def extra_repr(self) -> str:
         mode = "weight-only" if self.activations is None else f"activations={self.activations}"
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
 
 
+def run_by_compiler(prepare: _Prepare) -> _Prepare:
+    """Let `torch.compile` run `prepare` while it traces instead of tracing it: it packs once, and calls into a library.
+
+    What `torch.compiler.assume_constant_result` does, which would import the compiler for all who never compile.
+    """
+    prepare._dynamo_marked_constant = True
+    return prepare
+
+
+@run_by_compiler
 def _pack_once(layer: QLinear) -> None:
     if layer._kernel is not None:
         return
@@ -135,11 +146,6 @@ def _pack_once(layer: QLinear) -> None:
         )
     weights = layer.kernel_weights(layer.bias, layer.activations)
     layer._kernel = kernels.pack(weights, layer.forced_kernel)
-
-
-# torch.compile runs this while it traces, instead of tracing it: packing calls into a library, and is done once.
-# This is what `torch.compiler.assume_constant_result` does, which would import the compiler for everybody.
-_pack_once._dynamo_marked_constant = True
 
 
 class QPatchEmbed(QLinear):

@@ -17,7 +17,8 @@ int64_t Sequences::longest() const {
 
 void fill_spans(const Sequences& sequences, bool causal, Span* spans) {
     for (int64_t i = 0; i < sequences.count; i++) {
-        const int64_t begin = sequences.offsets[i] - sequences.first(), rows = sequences.offsets[i + 1] - sequences.offsets[i];
+        const int64_t begin = sequences.offsets[i] - sequences.first();
+        const int64_t rows = sequences.offsets[i + 1] - sequences.offsets[i];
         spans[i] = {begin, rows, begin, rows, causal ? 1 : rows};
     }
 }

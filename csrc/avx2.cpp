@@ -8,7 +8,7 @@
 namespace {
 
 struct Avx2 {
-    static constexpr bool FUSED = true;
+    static constexpr bool FUSED = true, NARROWS = true;
     static constexpr int LANES = 8, GROUP = 2, TILE = 6, VECTORS = 2, OFFSET = 0;
     typedef int32_t Ints __attribute__((vector_size(32)));
     typedef float Floats __attribute__((vector_size(32)));
@@ -25,6 +25,12 @@ struct Avx2 {
         return _mm256_set1_epi32(pair);
     }
     static void dot(Ints& sum, Acts a, Weights w) { sum += reinterpret_cast<Ints>(_mm256_madd_epi16(a, w)); }
+    typedef Act Narrow __attribute__((vector_size(16)));
+    static Narrow narrowed(Ints q) {
+        const __m256i wide = reinterpret_cast<__m256i>(q);
+        return reinterpret_cast<Narrow>(
+            _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+    }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 };
 

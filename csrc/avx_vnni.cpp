@@ -6,10 +6,19 @@
 namespace {
 
 struct AvxVnni : Vnni<8, 2> {
-    static constexpr bool FUSED = true;
+    static constexpr bool FUSED = true, NARROWS = true;
     // An asm statement because GCC spills the accumulators when given intrinsics. AT&T order: signed, unsigned, sum.
     // {vex} (its braces escaped) picks the encoding that processors without AVX-512 have.
     static void dot(Ints& sum, Acts a, Weights w) { asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w)); }
+    typedef Act Narrow __attribute__((vector_size(8)));
+    static Narrow narrowed(Ints q) {
+        const __m256i wide = reinterpret_cast<__m256i>(q);
+        const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+        const __m128i bytes = _mm_packus_epi16(half, half);
+        Narrow low;
+        memcpy(&low, &bytes, sizeof low);
+        return low;
+    }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 };
 

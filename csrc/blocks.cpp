@@ -4,96 +4,13 @@
 
 #include <cstring>
 
+#include "packed_block.h"
+
 namespace clipq {
 
 namespace {
 
-constexpr uint32_t MAGIC = 0x71504C43;
 constexpr int64_t GROUP_ROWS = 800;  // rows that go through the stack together: 16 images of ViT-B/32
-
-struct Matrix {
-    int64_t packed, scale, bias;  // where in the block, in bytes; bias 0: none
-    int64_t n, k;
-};
-
-// What a packed block begins with. Everything else follows, 64-byte aligned.
-struct Header {
-    uint32_t magic;
-    int32_t path, activation, symmetric;
-    int64_t size, width, hidden, heads;
-    float eps_1, eps_2;
-    int64_t ln_1_weight, ln_1_bias, ln_2_weight, ln_2_bias, ls_1, ls_2;  // in bytes; ls 0: none
-    Matrix qkv, out_proj, fc1, fc2;
-};
-
-const float* floats(const Header& block, int64_t at) {
-    return at ? reinterpret_cast<const float*>(reinterpret_cast<const char*>(&block) + at) : nullptr;
-}
-
-// Lays a block out; with `out`, writes it there.
-class Packer {
-  public:
-    Packer(int path, const Kernel& kernel, const clipq_block& block, uint8_t* out)
-        : kernel_(kernel), out_(out), used_(round_up(sizeof(Header), 64)) {
-        const int64_t d = block.width, h = block.hidden;
-        Header header = {};
-        header.magic = MAGIC;
-        header.path = path;
-        header.activation = block.activation;
-        header.symmetric = block.symmetric;
-        header.width = d;
-        header.hidden = h;
-        header.heads = block.heads;
-        header.eps_1 = block.eps_1;
-        header.eps_2 = block.eps_2;
-        header.ln_1_weight = vector(block.ln_1_weight, d);
-        header.ln_1_bias = vector(block.ln_1_bias, d);
-        header.ln_2_weight = vector(block.ln_2_weight, d);
-        header.ln_2_bias = vector(block.ln_2_bias, d);
-        header.ls_1 = vector(block.ls_1, d);
-        header.ls_2 = vector(block.ls_2, d);
-        header.qkv = matrix(block.qkv, 3 * d, d);
-        header.out_proj = matrix(block.out_proj, d, d);
-        header.fc1 = matrix(block.fc1, h, d);
-        header.fc2 = matrix(block.fc2, d, h);
-        header.size = used_;
-        if (out) memcpy(out, &header, sizeof header);
-    }
-
-    int64_t size() const { return used_; }
-
-  private:
-    int64_t take(int64_t bytes) {
-        const int64_t at = used_;
-        used_ += round_up(bytes, 64);
-        return at;
-    }
-
-    int64_t vector(const float* values, int64_t count) {
-        if (!values) return 0;
-        const int64_t bytes = count * static_cast<int64_t>(sizeof(float)), at = take(bytes);
-        if (out_) memcpy(out_ + at, values, static_cast<size_t>(bytes));
-        return at;
-    }
-
-    Matrix matrix(const clipq_matrix& from, int64_t n, int64_t k) {
-        const int64_t at = take(static_cast<int64_t>(kernel_.packed_size(n, k)));
-        if (out_) kernel_.pack(from.weight, n, k, out_ + at);
-        const int64_t scale = vector(from.scale, n);
-        return {at, scale, vector(from.bias, n), n, k};
-    }
-
-    const Kernel& kernel_;
-    uint8_t* out_;
-    int64_t used_;
-};
-
-bool can_pack(const clipq_block& block) {
-    const int64_t d = block.width, h = block.hidden;
-    return d >= 1 && h >= 1 && d <= CLIPQ_MAX_K && h <= CLIPQ_MAX_K && block.heads >= 1 && d % block.heads == 0 &&
-           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && block.eps_1 >= 0 && block.eps_2 >= 0 &&
-           block.ln_1_weight && block.ln_1_bias && block.ln_2_weight && block.ln_2_bias;
-}
 
 // What the sizes of the scratch memory follow from.
 struct Extent {
@@ -106,8 +23,6 @@ struct Group {
     Sequences sequences;
     const int64_t* keep;
     int64_t kept;
-
-    int64_t after() const { return sequences.offsets[sequences.count]; }
 };
 
 struct Call {
@@ -121,7 +36,7 @@ struct Call {
     float* y;
     const Kernel* kernel;
 
-    const Header& block(int64_t i) const { return *reinterpret_cast<const Header*>(blocks[i]); }
+    const PackedBlock& block(int64_t i) const { return *reinterpret_cast<const PackedBlock*>(blocks[i]); }
 
     // The group that follows the first `sequence` sequences and the first `keeping` kept rows.
     Group group(int64_t sequence, int64_t keeping) const {
@@ -231,7 +146,7 @@ class Run {
         memcpy(to, from, sizeof(float) * static_cast<size_t>(width));
     }
 
-    void block(Team& team, const Header& block, bool keeps) {
+    void block(Team& team, const PackedBlock& block, bool keeps) {
         const int64_t d = block.width, rows = keeps ? group_.kept : rows_;
         float* x = keeps ? y_ : x_;
         const Source before = normalized(block, x_, block.ln_1_weight, block.ln_1_bias, block.eps_1);
@@ -249,7 +164,7 @@ class Run {
         mlp(team, block, x, rows);
     }
 
-    void attention(Team& team, const Header& block, bool keeps) {
+    void attention(Team& team, const PackedBlock& block, bool keeps) {
         team.each(1, [&](int64_t) {
             if (keeps)
                 kept_spans();
@@ -261,7 +176,7 @@ class Run {
                                b_.attention_each});
     }
 
-    void mlp(Team& team, const Header& block, float* x, int64_t rows) {
+    void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {
         const int64_t h = block.hidden;
         quantize(team, kernel_, normalized(block, x, block.ln_2_weight, block.ln_2_bias, block.eps_2), block.symmetric,
                  b_.rows, rows);
@@ -284,16 +199,16 @@ class Run {
         }
     }
 
-    static Source normalized(const Header& block, const float* x, int64_t weight, int64_t bias, float eps) {
+    static Source normalized(const PackedBlock& block, const float* x, int64_t weight, int64_t bias, float eps) {
         return {x, block.width, block.width, eps, floats(block, weight), floats(block, bias)};
     }
 
-    static Linear job(const Header& block, const Matrix& matrix, const Rows& rows, float* y) {
+    static Linear job(const PackedBlock& block, const PackedMatrix& matrix, const Rows& rows, float* y) {
         return {rows, reinterpret_cast<const uint8_t*>(&block) + matrix.packed, floats(block, matrix.scale),
                 floats(block, matrix.bias), y, matrix.n, matrix.n, matrix.k, CLIPQ_NO_ACTIVATION, false, nullptr};
     }
 
-    Linear residual(const Header& block, const Matrix& matrix, float* x, int64_t layer_scale) const {
+    Linear residual(const PackedBlock& block, const PackedMatrix& matrix, float* x, int64_t layer_scale) const {
         Linear one = job(block, matrix, b_.rows, x);
         one.accumulate = true;
         one.layer_scale = floats(block, layer_scale);
@@ -319,27 +234,6 @@ bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
 }  // namespace clipq
 
 using namespace clipq;
-
-size_t clipq_block_size(int path, const clipq_block* block) {
-    const Kernel* kernel = usable_kernel(path);
-    return kernel && can_pack(*block) ? static_cast<size_t>(Packer(path, *kernel, *block, nullptr).size()) : 0;
-}
-
-int clipq_pack_block(int path, const clipq_block* block, uint8_t* out) {
-    const Kernel* kernel = usable_kernel(path);
-    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
-    if (!can_pack(*block)) return CLIPQ_BAD_SIZE;
-    Packer(path, *kernel, *block, out);
-    return CLIPQ_OK;
-}
-
-int64_t clipq_block_width(const uint8_t* packed, size_t size) {
-    Header header;
-    if (size < sizeof header) return 0;
-    memcpy(&header, packed, sizeof header);
-    const bool ours = header.magic == MAGIC && header.size == static_cast<int64_t>(size);
-    return ours && usable_kernel(header.path) ? header.width : 0;
-}
 
 int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x, const int64_t* offsets,
                      int64_t batch, int causal, const int64_t* keep, int64_t kept, float* y) {

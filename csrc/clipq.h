@@ -103,15 +103,15 @@ typedef struct clipq_block {
     const float *ls_1, *ls_2;              // [width] or NULL
 } clipq_block;
 
-// Bytes that clipq_pack_block writes: everything the block needs, with its weights packed for `path`. 0 if it cannot be.
+// Bytes that clipq_pack_block writes: all that the block needs, with its weights packed for `path`. 0 if it cannot be.
 CLIPQ_API size_t clipq_block_size(int path, const clipq_block* block);
 CLIPQ_API int clipq_pack_block(int path, const clipq_block* block, uint8_t* out);
 
-// What a packed block is: its width, or 0 if the `size` bytes at `packed` are none of this library's for this processor.
+// The width of a packed block, or 0 if the `size` bytes at `packed` are none of this library's for this processor.
 CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 
-// `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are sequence
-// i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`, ascending row
+// `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are
+// sequence i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`, ascending row
 // numbers, only those rows of the last block's result are computed: y is [kept, width].
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
                                const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,

@@ -9,6 +9,7 @@
 //   Acts acts(p)           the GROUP activations at p, in every lane
 //   dot(sum, acts, weights)  sum[lane] += acts . weights, exact in int32
 //   Floats fma(a, b, c)      a * b + c, rounded once if FUSED
+//   narrowed(ints)           LANES Act, of ints that fit; where it NARROWS better than the compiler
 //
 // Packed weight: int32 sum of each output channel (padded to whole panels), then the panels. A panel is
 // [k / GROUP][VECTORS * LANES][GROUP] int8, zero beyond n and k. A whole tile is always computed; tails of n go through

@@ -12,7 +12,7 @@
 namespace {
 
 struct NeonDotprod {
-    static constexpr bool FUSED = true;
+    static constexpr bool FUSED = true, NARROWS = true;
     static constexpr int LANES = 4, GROUP = 4, TILE = 6, VECTORS = 4, OFFSET = 0;
     typedef int32_t Ints __attribute__((vector_size(16)));
     typedef float Floats __attribute__((vector_size(16)));
@@ -34,6 +34,14 @@ struct NeonDotprod {
         sum = reinterpret_cast<Ints>(vdotq_lane_s32(reinterpret_cast<int32x4_t>(sum), w, a, 0));
     }
 
+    typedef Act Narrow __attribute__((vector_size(4)));
+    static Narrow narrowed(Ints q) {
+        const int16x4_t half = vmovn_s32(reinterpret_cast<int32x4_t>(q));
+        const int8x8_t bytes = vmovn_s16(vcombine_s16(half, half));
+        Narrow low;
+        memcpy(&low, &bytes, sizeof low);
+        return low;
+    }
     static Floats fma(Floats a, Floats b, Floats c) {
         return reinterpret_cast<Floats>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a),
                                                   reinterpret_cast<float32x4_t>(b)));

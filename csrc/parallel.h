@@ -43,8 +43,8 @@ class Team {
     int64_t begin_ = 0;
 };
 
-// Runs body(context, team) on up to `threads` threads at once, the caller among them. `lasting` says that the work takes
-// a millisecond or more, so that starting a thread for it pays.
+// Runs body(context, team) on up to `threads` threads at once, the caller among them. `lasting` says that the work
+// takes a millisecond or more, so that starting a thread for it pays.
 void run_team(int threads, bool lasting, void (*body)(const void*, Team&), const void* context);
 
 template <class Body>

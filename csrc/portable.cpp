@@ -4,7 +4,7 @@
 namespace {
 
 struct Portable {
-    static constexpr bool FUSED = false;
+    static constexpr bool FUSED = false, NARROWS = false;
     static constexpr int LANES = 4, GROUP = 2, TILE = 2, VECTORS = 2, OFFSET = 0;
     typedef int32_t Ints __attribute__((vector_size(16)));
     typedef float Floats __attribute__((vector_size(16)));

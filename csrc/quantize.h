@@ -125,11 +125,19 @@ struct Quantizer {
             return Isa::fma(Isa::fma(-scale, guess, x), reciprocal, guess);
         }
 
+        static Narrow narrowed(Ints q) {
+            if constexpr (Isa::NARROWS && sizeof(Act) == sizeof(typename Isa::Act) && OFFSET == Isa::OFFSET) {
+                return Isa::narrowed(q);
+            } else {
+                return __builtin_convertvector(q, Narrow);
+            }
+        }
+
         Narrow operator()(Floats x) const {
             Ints q = reinterpret_cast<Ints>(quotient(x) + ROUNDER) + shift;
             q = q < low ? low : q;
             q = q > high ? high : q;
-            return __builtin_convertvector(q + OFFSET, Narrow);
+            return narrowed(q + OFFSET);
         }
     };
 

@@ -18,7 +18,7 @@ Vector load(const Value* from) {
     return v;
 }
 
-// x in every lane. Subtracting zero changes nothing and costs nothing; adding it would turn -0 into 0, so it would stay.
+// x in every lane. Compilers drop a subtraction of zero, but not an addition of it, which would turn -0 into 0.
 template <class Isa>
 typename Isa::Floats splat(float x) {
     return x - typename Isa::Floats{};

@@ -8,6 +8,7 @@ namespace {
 
 template <int WIDTH, int PANEL_VECTORS>
 struct Vnni {
+    static constexpr bool NARROWS = false;
     static constexpr int LANES = WIDTH, GROUP = 4, TILE = 6, VECTORS = PANEL_VECTORS, OFFSET = 128;
     typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
     typedef float Floats __attribute__((vector_size(4 * WIDTH)));

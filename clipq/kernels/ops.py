@@ -16,6 +16,7 @@ from torch.library import custom_op
 
 from ..errors import QuantizationError
 from . import native, stack
+from .library import load
 
 
 def traced(x: Tensor) -> bool:
@@ -34,7 +35,15 @@ def refuse_gradient(x: Tensor) -> None:
 
 @custom_op("clipq::linear", mutates_args=(), device_types="cpu")
 def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
-    """`PackedLinear` with its parts as arguments: `packed` uint8, `scale` and `bias` float32 [out]."""
+    """`PackedLinear` with its parts as arguments: `packed` uint8, `scale` and `bias` float32 [out].
+
+    Raises `QuantizationError` for arguments that do not fit together.
+    """
+    _require(scale.ndim == 1, "scale", scale, "float32 [out]")
+    _require_plain("packed", packed, torch.uint8)
+    for name, values in (("scale", scale), ("bias", scale if bias is None else bias)):
+        _require_plain(name, values, torch.float32)
+        _require(values.shape == scale.shape, name, values, f"as long as scale, {scale.shape[0]}")
     return native.linear(x, packed, scale, bias, symmetric, path)
 
 
@@ -49,13 +58,34 @@ def blocks(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep:
 
     Rows offsets[i]:offsets[i + 1] (int64 [batch + 1]) are sequence i, and attention stays within it. `keep`: int64
     rows, ascending; then only those of the last block's result are computed and come back.
+    Raises `QuantizationError` for arguments that do not fit together.
     """
+    _require(x.ndim == 2 and x.is_floating_point() and x.is_cpu, "x", x, "floats [rows, width] on the CPU")
+    for name, values in (("offsets", offsets), ("keep", offsets if keep is None else keep)):
+        _require_plain(name, values, torch.int64)
+    whole = offsets.numel() > 0 and int(offsets[-1]) == x.shape[0]
+    _require(whole, "offsets", offsets, f"at least one number, the last of them {x.shape[0]}, the rows of x")
+    for block in blocks:
+        _require_plain("a block", block, torch.uint8)
+        width = load().clipq_block_width(block.data_ptr(), block.numel())
+        _require(width == x.shape[1], "a block", block, f"packed by this process, of width {x.shape[1]}")
     return stack.run_blocks(x, offsets, blocks, causal, keep)
 
 
 @blocks.register_fake
 def _(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None) -> Tensor:
     return x.new_empty(x.shape[0] if keep is None else keep.shape[0], x.shape[1])
+
+
+def _require_plain(name: str, values: Tensor, dtype: torch.dtype) -> None:
+    plain = values.is_cpu and values.dtype == dtype and values.ndim == 1 and values.is_contiguous()
+    _require(plain, name, values, f"contiguous {dtype} [n] on the CPU")
+
+
+def _require(fits: bool, name: str, values: Tensor, wanted: str) -> None:
+    if not fits:
+        found = f"{values.dtype} {list(values.shape)} on {values.device}"
+        raise QuantizationError(f"{name} of a native op is {found}; it must be {wanted}.")
 
 
 def _no_gradient(context: Any, *gradients: Tensor) -> None:

@@ -1,7 +1,8 @@
 // The kernels that can be tested here: those that the processor has, the portable one, and the VNNI tiles with the dot
-// product in plain C++, so that all but that one instruction is tested anywhere.
+// product and the fused multiply-add in plain C++, so that all but those two instructions is tested anywhere.
 #pragma once
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -12,10 +13,14 @@ namespace {
 
 template <int WIDTH, int VECTORS>
 struct Emulated : Vnni<WIDTH, VECTORS> {
-    static constexpr bool FUSED = false;
+    static constexpr bool FUSED = true;
     using Base = Vnni<WIDTH, VECTORS>;
     using Floats = typename Base::Floats;
-    static Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
+    static Floats fma(Floats a, Floats b, Floats c) {
+        Floats all;
+        for (int l = 0; l < WIDTH; l++) all[l] = std::fma(a[l], b[l], c[l]);
+        return all;
+    }
     static void dot(typename Base::Ints& sum, const typename Base::Acts& a, const typename Base::Weights& w) {
         uint8_t unsigned_bytes[4 * WIDTH];
         int8_t signed_bytes[4 * WIDTH];

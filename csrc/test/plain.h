@@ -1,0 +1,131 @@
+// The steps straight from their definitions, in plain arithmetic: exact where clipq.h promises exact results, in double
+// where it does not.
+#pragma once
+
+#include <limits>
+
+#include "testing.h"
+
+namespace {
+
+struct QuantizedRow {
+    float scale;
+    int zero_point;
+    std::vector<int> q;
+};
+
+// clipq/functional.py's definition.
+QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric) {
+    float low = 0, high = 0;
+    bool finite = true;
+    for (int64_t i = 0; i < k; i++) {
+        finite = finite && std::isfinite(x[i]);
+        low = std::fmin(low, x[i]);
+        high = std::fmax(high, x[i]);
+    }
+    QuantizedRow row = {symmetric ? std::fmax(-low, high) / 127 : (high - low) / 255, 0, {}};
+    finite = finite && std::isfinite(row.scale);
+    row.scale = row.scale == 0 ? 1 : std::fmax(row.scale, std::numeric_limits<float>::min());
+    if (!finite) row.scale = NAN;
+    if (finite && !symmetric) row.zero_point = static_cast<int>(std::fmin(-128 - std::nearbyint(low / row.scale), 127));
+    for (int64_t i = 0; i < k; i++) {
+        const float q = std::nearbyint(x[i] / row.scale) + static_cast<float>(row.zero_point);
+        row.q.push_back(finite ? static_cast<int>(std::fmin(std::fmax(q, symmetric ? -127 : -128), 127)) : 0);
+    }
+    return row;
+}
+
+// A linear's weight as a checkpoint holds it.
+struct Matrix {
+    int64_t n, k;
+    Bytes weight;
+    Values scale, bias;
+
+    Matrix(Random& random, int64_t n_, int64_t k_)
+        : n(n_), k(k_), weight(random.weights(n * k)), scale(random.values(n, 0, 0.02f)),
+          bias(random.values(n, -0.5f, 0.5f)) {}
+
+    clipq_matrix view() const { return {weight.data(), scale.data(), bias.data()}; }
+
+    Packed packed(int path) const {
+        Packed all(clipq_packed_size(path, n, k));
+        if (clipq_pack(path, weight.data(), n, k, all.data())) std::abort();
+        return all;
+    }
+};
+
+// One row of the int8 linear into y[n].
+void linear_plainly(const float* x, const Matrix& matrix, bool symmetric, bool bias, float* y) {
+    const QuantizedRow row = quantized_plainly(x, matrix.k, symmetric);
+    for (int64_t j = 0; j < matrix.n; j++) {
+        const int8_t* w = matrix.weight.data() + j * matrix.k;
+        int sum = 0;
+        for (int64_t t = 0; t < matrix.k; t++) sum += (row.q[static_cast<size_t>(t)] - row.zero_point) * w[t];
+        const size_t at = static_cast<size_t>(j);
+        y[j] = static_cast<float>(sum) * row.scale * matrix.scale[at] + (bias ? matrix.bias[at] : 0.0f);
+    }
+}
+
+double activated_plainly(double x, int activation) {
+    switch (activation) {
+        case CLIPQ_GELU: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
+        case CLIPQ_GELU_TANH: return x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
+        case CLIPQ_QUICK_GELU: return x / (1 + std::exp(-1.702 * x));
+        default: return x;
+    }
+}
+
+// Within 3e-7, or a few units in the last place where that is more.
+bool activation_is_right(float y, float x, int activation) {
+    const double right = activated_plainly(x, activation);
+    return near(y, right, std::fmax(3e-7, 5e-7 * std::fabs(right)));
+}
+
+// Of one row: whether q, scale and zero_point are its LayerNorm to half a step, apart from float32's rounding.
+bool normalized_is_right(const float* x, int64_t k, const float* weight, const float* bias, float eps, const int8_t* q,
+                         float scale, int32_t zero_point) {
+    double mean = 0, variance = 0, most = 0, gain = 0;
+    for (int64_t j = 0; j < k; j++) mean += x[j] / static_cast<double>(k);
+    for (int64_t j = 0; j < k; j++) variance += (x[j] - mean) * (x[j] - mean) / static_cast<double>(k);
+    for (int64_t j = 0; j < k; j++) {
+        most = std::fmax(most, std::fabs(x[j]));
+        gain = std::fmax(gain, std::fabs(weight[j]));
+    }
+    const double deviation = std::sqrt(variance + eps);
+    const double error = 0.5001 * scale + 2e-6 * (gain * (most / deviation + 1) + 1);
+    for (int64_t j = 0; j < k; j++) {
+        const double right = (x[j] - mean) / deviation * weight[j] + bias[j];
+        if (!near((q[j] - zero_point) * static_cast<double>(scale), right, error)) return false;
+    }
+    return true;
+}
+
+// Whether out[dim] is the attention of `query` over `seen` keys. The bound follows the rounding of the dot products,
+// which the exponential turns from absolute to relative.
+bool attended_is_right(const float* query, const float* keys, const float* values, int64_t stride, int64_t seen,
+                       int64_t dim, const float* out) {
+    constexpr double unit = 1.0 / (1 << 24);
+    const double root = std::sqrt(static_cast<double>(dim));
+    std::vector<double> share(static_cast<size_t>(seen));
+    double sum = 0, size = 0, most = 0;
+    for (int64_t j = 0; j < seen; j++) {
+        double dot = 0, absolute = 0;
+        for (int64_t d = 0; d < dim; d++) {
+            const double one = static_cast<double>(query[d]) * keys[j * stride + d];
+            dot += one;
+            absolute += std::fabs(one);
+            most = std::fmax(most, std::fabs(values[j * stride + d]));
+        }
+        size = std::fmax(size, absolute / root);
+        sum += share[static_cast<size_t>(j)] = std::exp(dot / root);
+    }
+    const double error = most * unit * (2 * size * (root + 4) + 2 * std::sqrt(static_cast<double>(seen)) + 20);
+    for (int64_t d = 0; d < dim; d++) {
+        double right = 0;
+        for (int64_t j = 0; j < seen; j++) right += share[static_cast<size_t>(j)] / sum * values[j * stride + d];
+        if (!near(out[d], right, error)) return false;
+    }
+    return true;
+}
+
+}  // namespace

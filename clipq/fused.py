@@ -45,11 +45,10 @@ class FusedStack:
 
     def __init__(self, blocks: Sequence[Block]):
         self._blocks = tuple(blocks)
-        self._linears = [part for block in blocks for part in _linears(block) if isinstance(part, QLinear)]
         parts = [part for block in blocks for part in _parts(block) if isinstance(part, nn.Module)]
-        self._own = [vars(part) for part in (*self._linears, *parts)]
-        self._tensors = [part._parameters for part in parts if part._parameters]
-        self._seen: object = None
+        self._linears = [part for part in parts if isinstance(part, QLinear)]
+        self._floats = [part for part in parts if not isinstance(part, QLinear)]
+        self._seen: _Snapshot | None = None
         self._packed: _Packed | None = None
 
     def fits(self, x: Tensor) -> bool:
@@ -57,8 +56,8 @@ class FusedStack:
         if not self._linears or not x.is_cpu:
             return False
         _pack_if_changed(self)
-        if torch.compiler.is_compiling() and self._stamps() != self._seen[0]:  # so that what is compiled is guarded
-            return False
+        if torch.compiler.is_compiling() and stamps(self._linears) != self._seen.stamps:
+            return False  # never, but what was compiled is valid only for these stamps, and so the compiler learns it
         return self._packed is not None
 
     def __call__(self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None) -> Tensor:
@@ -69,16 +68,8 @@ class FusedStack:
         ops.refuse_gradient(x)
         return run_packed(x, sequences.offsets, packed.addresses, causal, keep)
 
-    def _stamps(self) -> list[int]:
-        return [linear.stamp for linear in self._linears]
-
-    def _versions(self) -> list[int]:
-        """Changes when a float tensor is replaced, or written to where torch counts that."""
-        tensors = [tensor for part in self._tensors for tensor in part.values() if tensor is not None]
-        return [*map(id, tensors), *(tensor._version for tensor in tensors if not tensor.is_inference())]
-
-    def _pack(self) -> _Packed | None:
-        if any("forward" in own for own in self._own) or any(type(one.qweight) is not Tensor for one in self._linears):
+    def _pack(self, seen: _Snapshot) -> _Packed | None:
+        if seen.has_own_forward or any(type(linear.qweight) not in ops.REAL for linear in self._linears):
             return None
         weights = [_weights(block) for block in self._blocks]
         if any(one is None for one in weights):
@@ -90,10 +81,35 @@ class FusedStack:
 
 @run_by_compiler
 def _pack_if_changed(stack: FusedStack) -> None:
-    own = any("forward" in own for own in stack._own)
-    seen = (stack._stamps(), stack._versions(), own)
-    if seen != stack._seen:
-        stack._packed, stack._seen = stack._pack(), seen
+    if stack._seen is None or not stack._seen.is_current():
+        seen = _Snapshot(stack._linears, stack._floats)
+        stack._packed, stack._seen = stack._pack(seen), seen
+
+
+class _Snapshot:
+    """What a stack's modules were when they were packed. Comparing it with what they are takes some 10 us.
+
+    A float tensor that is written to is seen where torch counts that: not through `.data`, not in inference tensors.
+    """
+
+    def __init__(self, linears: Sequence[QLinear], floats: Sequence[nn.Module]):
+        self._linears = linears
+        self._own = [vars(part) for part in (*linears, *floats)]
+        self._held = [(part._parameters, *item) for part in floats for item in part._parameters.items()]
+        self._counted = [t for *_, t in self._held if t is not None and not t.is_inference()]
+        self.stamps, self._versions, self.has_own_forward = self._now()
+
+    def _now(self) -> tuple[list[int], list[int], bool]:
+        versions = [tensor._version for tensor in self._counted]
+        return stamps(self._linears), versions, any("forward" in own for own in self._own)
+
+    def is_current(self) -> bool:
+        replaced = [True for held, name, tensor in self._held if held.get(name) is not tensor]
+        return not replaced and self._now() == (self.stamps, self._versions, self.has_own_forward)
+
+
+def stamps(linears: Sequence[QLinear]) -> list[int]:
+    return [linear.stamp for linear in linears]
 
 
 def _linears(block: Block) -> tuple[object, ...]:
@@ -101,8 +117,7 @@ def _linears(block: Block) -> tuple[object, ...]:
 
 
 def _parts(block: Block) -> tuple[object, ...]:
-    """What is no linear."""
-    return (block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
+    return (*_linears(block), block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
 
 
 def _weights(block: Block) -> BlockWeights | None:

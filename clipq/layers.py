@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from . import functional, kernels
 from .errors import QuantizationError
+from .kernels.ops import REAL
 from .schemes import QuantSpec, Scheme
 
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
@@ -139,7 +140,7 @@ def run_by_compiler(prepare: _Prepare) -> _Prepare:
 def _pack_once(layer: QLinear) -> None:
     if layer._kernel is not None:
         return
-    if type(layer.qweight) is not Tensor:
+    if type(layer.qweight) not in REAL:
         raise QuantizationError(
             f"an int8 layer cannot pack a {type(layer.qweight).__name__}: call the model once, then export it "
             "(or pass strict=True to torch.export.export)."

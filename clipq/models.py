@@ -23,6 +23,7 @@ from .towers import Tower, TowerView, distinct, run_image, run_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_PROMPTS = 256  # encoded at a time: more is no faster, and takes memory
 _LOGIT_SCALE = 100.0  # CLIP clips its learned scale at 100, and zero-shot evaluation uses 100
 
 
@@ -130,8 +131,10 @@ class Model:
         else:
             pixels = torch.stack([self.preprocess(i) for i in (images if isinstance(images, Sequence) else [images])])
         prompts = templates or ["a photo of a {}"]
-        heads = [self.encode_text([_fill(p, label) for p in prompts], normalize=True).mean(0) for label in labels]
-        classes = F.normalize(torch.stack(heads), dim=-1)
+        texts = [_fill(prompt, label) for label in labels for prompt in prompts]
+        parts = [texts[i : i + _PROMPTS] for i in range(0, len(texts), _PROMPTS)]
+        encoded = torch.cat([self.encode_text(part, normalize=True) for part in parts])
+        classes = F.normalize(encoded.view(len(labels), len(prompts), -1).mean(dim=1), dim=-1)
         return (_LOGIT_SCALE * self.encode_image(pixels, normalize=True) @ classes.T).softmax(dim=-1)
 
     def fingerprint(self) -> str:
@@ -161,8 +164,13 @@ class Model:
         view = self._views.get(name)
         if view is None or not view.is_of(self.module):
             find = {"image": self.host.image_tower, "text": self.host.text_tower}[name]
-            view = self._views[name] = TowerView(self.module, find(self.module))
+            view = self._views[name] = TowerView(self.module, find(self.module) if self._by_rows(name) else None)
         return view.usable()
+
+    def _by_rows(self, tower: str) -> bool:
+        """Whether a row's result depends on no other row; a range that all rows share changes with their number."""
+        activations = self.recipe.schemes[tower].activations
+        return activations is None or activations.granularity != "tensor"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": {}}  # a copy has modules of its own

@@ -109,7 +109,7 @@ int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(n, k) || m < 0 || (m > 1 && (ldx < k || ldy < n))) return CLIPQ_BAD_SIZE;
-    if (activation < 0 || activation >= CLIPQ_ACTIVATIONS) return CLIPQ_BAD_SIZE;
+    if (activation < 0 || activation >= CLIPQ_ACTIVATIONS || (activation && residual)) return CLIPQ_BAD_SIZE;
     if (m == 0) return CLIPQ_OK;
     Scratch scratch(rows_size(*kernel, m, k));
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;

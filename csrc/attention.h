@@ -1,5 +1,5 @@
-// Softmax attention of one head in float32, for the short sequences of CLIP's towers: keys are transposed and values
-// copied into scratch memory once, then a few queries at a time go through two small products with the softmax between.
+// Softmax attention of one head in float32, for the short sequences of CLIP's towers: keys are transposed into scratch
+// memory once, then a few queries at a time go through two small products with the softmax between.
 #pragma once
 
 #include "vectors.h"
@@ -90,17 +90,31 @@ struct Attend {
         }
     }
 
-    static void attend(const Attention& job, float* memory) {
-        const int64_t across = round_up(job.keys, LANES), along = round_up(job.dim, LANES);
-        float *keys = memory, *values = keys + job.dim * across, *scores = values + job.keys * along;
-        float* mixed = scores + BLOCK * across;
-        for (int64_t j = 0; j < job.keys; j++) {
+    // Keys as [dim, across], zeros beyond the last one.
+    static void transpose(const Attention& job, float* keys, int64_t across) {
+        for (int64_t j = 0; j < job.keys; j++)
             for (int64_t d = 0; d < job.dim; d++) keys[d * across + j] = job.k[j * job.ldkv + d];
+        for (int64_t d = 0; d < job.dim; d++)
+            memset(keys + d * across + job.keys, 0, sizeof(float) * static_cast<size_t>(across - job.keys));
+    }
+
+    // Values as [keys, along], zeros beyond each row.
+    static void pad(const Attention& job, float* values, int64_t along) {
+        for (int64_t j = 0; j < job.keys; j++) {
             memset(values + (j + 1) * along - LANES, 0, sizeof(Floats));
             memcpy(values + j * along, job.v + j * job.ldkv, sizeof(float) * static_cast<size_t>(job.dim));
         }
-        for (int64_t d = 0; d < job.dim; d++)
-            memset(keys + d * across + job.keys, 0, sizeof(float) * static_cast<size_t>(across - job.keys));
+    }
+
+    static void attend(const Attention& job, float* memory) {
+        const int64_t across = round_up(job.keys, LANES), along = round_up(job.dim, LANES);
+        float *keys = memory, *copies = keys + job.dim * across, *scores = copies + job.keys * along;
+        float* mixed = scores + BLOCK * across;
+        transpose(job, keys, across);
+        const bool whole = along == job.dim;  // values can be read where they are
+        if (!whole) pad(job, copies, along);
+        const float* values = whole ? job.v : copies;
+        const int64_t ldv = whole ? job.ldkv : along;
         const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(job.dim));
         for (int64_t q = 0; q < job.queries; q += BLOCK) {
             const int64_t rows = at_most(job.queries - q, BLOCK), seen = at_most(job.visible + q + rows - 1, job.keys);
@@ -108,7 +122,7 @@ struct Attend {
             product(job.q + q * job.ldq, job.ldq, keys, across, job.dim, scores, across, rows, seen);
             for (int64_t r = 0; r < rows; r++)
                 softmax(scores + r * across, at_most(job.visible + q + r, job.keys), width, scale);
-            product(scores, across, values, along, seen, mixed, along, rows, job.dim);
+            product(scores, across, values, ldv, seen, mixed, along, rows, job.dim);
             for (int64_t r = 0; r < rows; r++)
                 memcpy(job.out + (q + r) * job.ldo, mixed + r * along, sizeof(float) * static_cast<size_t>(job.dim));
         }

@@ -1,86 +1,13 @@
 // Stacks of transformer blocks over packed weights. A few sequences at a time go through all blocks, so that what lies
-// between the steps stays in the cache; within a step all threads share the work.
-#include "blocks.h"
+// between the steps stays in the cache.
+#include "stack.h"
 
 #include <cstring>
-
-#include "packed_block.h"
+#include <new>
 
 namespace clipq {
 
 namespace {
-
-constexpr int64_t GROUP_ROWS = 800;  // rows that go through the stack together: 16 images of ViT-B/32
-
-// What the sizes of the scratch memory follow from.
-struct Extent {
-    int64_t width = 0, hidden = 0, dim = 0;  // the largest of any block
-    int64_t rows = 0, kept = 0, longest = 0, sequences = 0;  // the largest of any group
-};
-
-// The sequences, from `begin` on, that go through the stack together, and which of the kept rows are theirs.
-struct Group {
-    Sequences sequences;
-    const int64_t* keep;
-    int64_t kept;
-};
-
-struct Call {
-    const uint8_t* const* blocks;
-    int64_t count;
-    const float* x;
-    Sequences sequences;
-    bool causal;
-    const int64_t* keep;
-    int64_t kept;
-    float* y;
-    const Kernel* kernel;
-
-    const PackedBlock& block(int64_t i) const { return *reinterpret_cast<const PackedBlock*>(blocks[i]); }
-
-    // The group that follows the first `sequence` sequences and the first `keeping` kept rows.
-    Group group(int64_t sequence, int64_t keeping) const {
-        int64_t end = sequence + 1;
-        const int64_t* offsets = sequences.offsets;
-        while (end < sequences.count && offsets[end + 1] - offsets[sequence] <= GROUP_ROWS) end++;
-        int64_t last = keeping;
-        while (last < kept && keep[last] < offsets[end]) last++;
-        return {{offsets + sequence, end - sequence}, keep ? keep + keeping : nullptr, last - keeping};
-    }
-
-    template <class Body>
-    void each_group(const Body& body) const {
-        for (int64_t sequence = 0, keeping = 0; sequence < sequences.count;) {
-            const Group one = group(sequence, keeping);
-            body(one, keeping);
-            sequence += one.sequences.count;
-            keeping += one.kept;
-        }
-    }
-
-    Extent extent() const {
-        Extent most;
-        for (int64_t i = 0; i < count; i++) {
-            most.width = block(i).width;
-            most.hidden = at_least(block(i).hidden, most.hidden);
-            most.dim = at_least(block(i).width / block(i).heads, most.dim);
-        }
-        each_group([&](const Group& group, int64_t) {
-            most.rows = at_least(group.sequences.rows(), most.rows);
-            most.kept = at_least(group.kept, most.kept);
-            most.longest = at_least(group.sequences.longest(), most.longest);
-            most.sequences = at_least(group.sequences.count, most.sequences);
-        });
-        return most;
-    }
-
-    int64_t products() const {
-        int64_t weights = 0;
-        for (int64_t i = 0; i < count; i++)
-            weights += block(i).width * (4 * block(i).width + 2 * block(i).hidden + 2 * sequences.longest());
-        return sequences.rows() * weights;
-    }
-};
 
 // Memory that a group needs between the steps.
 struct Buffers {
@@ -119,9 +46,9 @@ struct Buffers {
 // One group going through the blocks.
 class Run {
   public:
-    Run(const Call& call, const Group& group, const Buffers& buffers, float* y)
-        : call_(call), group_(group), kernel_(*call.kernel), b_(buffers), rows_(group.sequences.rows()), y_(y),
-          x_(call.keep ? buffers.hidden : y) {}
+    Run(const Call& call, const Group& group, const Buffers& buffers)
+        : call_(call), group_(group), kernel_(*call.kernel), b_(buffers), rows_(group.sequences.rows()),
+          y_(group.y), x_(call.keep ? buffers.hidden : group.y) {}
 
     void all(Team& team) {
         const int64_t width = call_.block(0).width, first = group_.sequences.first();
@@ -229,6 +156,28 @@ bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
     return kept >= 0;
 }
 
+int run(const Call& call, int threads) {
+    const Plan planned = plan(call, threads);
+    const Extent alone = extent_of(call, planned.alone), shared = extent_of(call, planned.shared);
+    const int64_t alone_size = planned.alone.empty() ? 0 : Buffers::size(*call.kernel, alone, 1);
+    const int64_t shared_size = planned.shared.empty() ? 0 : Buffers::size(*call.kernel, shared, threads);
+    Scratch scratch(at_least(threads * alone_size, shared_size));  // the one, then the other
+    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
+    with_team(threads, is_lasting(call.products()), [&](Team& team) {
+        Scratch own = scratch.part(team.seat() * alone_size);
+        const Buffers mine(own, *call.kernel, alone, 1);
+        team.each(static_cast<int64_t>(planned.alone.size()), [&](int64_t i) {
+            Meeting none;
+            Team one(none, 1);
+            Run(call, planned.alone[static_cast<size_t>(i)], mine).all(one);
+        });
+        Scratch all = scratch.part(0);
+        const Buffers ours(all, *call.kernel, shared, threads);
+        for (const Group& group : planned.shared) Run(call, group, ours).all(team);
+    });
+    return CLIPQ_OK;
+}
+
 }  // namespace
 
 }  // namespace clipq
@@ -237,7 +186,7 @@ using namespace clipq;
 
 int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x, const int64_t* offsets,
                      int64_t batch, int causal, const int64_t* keep, int64_t kept, float* y) {
-    Call call = {blocks, count, x, {offsets, batch}, causal != 0, keep, kept, y, nullptr};
+    Call call = {blocks, count, x, {offsets, batch}, causal != 0, keep, keep ? kept : 0, y, nullptr};
     if (count < 1 || !call.sequences.valid()) return CLIPQ_BAD_SIZE;
     for (int64_t i = 0; i < count; i++)
         if (call.block(i).magic != MAGIC || call.block(i).width != call.block(0).width ||
@@ -246,16 +195,9 @@ int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, c
     if (!(call.kernel = usable_kernel(call.block(0).path))) return CLIPQ_UNSUPPORTED_PATH;
     if (batch == 0) return CLIPQ_OK;
     if (keep && !kept_rows_valid(keep, kept, call.sequences.rows())) return CLIPQ_BAD_SIZE;
-    const Extent extent = call.extent();
-    threads = worth_threads(threads, call.products());
-    Scratch scratch(Buffers::size(*call.kernel, extent, threads));
-    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
-    const Buffers buffers(scratch, *call.kernel, extent, threads);
-    with_team(threads, is_lasting(call.products()), [&](Team& team) {
-        call.each_group([&](const Group& group, int64_t keeping) {
-            const int64_t row = keep ? keeping : group.sequences.first();
-            Run(call, group, buffers, y + row * extent.width).all(team);
-        });
-    });
-    return CLIPQ_OK;
+    try {
+        return run(call, worth_threads(threads, call.products()));
+    } catch (const std::bad_alloc&) {
+        return CLIPQ_OUT_OF_MEMORY;
+    }
 }

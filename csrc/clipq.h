@@ -25,7 +25,7 @@ enum clipq_path {
 enum clipq_status {
     CLIPQ_OK = 0,
     CLIPQ_UNSUPPORTED_PATH = 1,  // not built in, or the processor or its operating system lacks it
-    CLIPQ_BAD_SIZE = 2,          // m < 0, n or k < 1, a stride smaller than its row, or k > CLIPQ_MAX_K
+    CLIPQ_BAD_SIZE = 2,          // m < 0, n or k < 1, a stride smaller than its row, k > CLIPQ_MAX_K, or as said below
     CLIPQ_OUT_OF_MEMORY = 3,
     CLIPQ_BAD_BLOCK = 4  // not what clipq_pack_block of this library wrote for this path
 };
@@ -72,13 +72,13 @@ CLIPQ_API int clipq_normalize_rows(int path, int threads, const float* x, int64_
                                    const float* weight, const float* bias, float eps, int symmetric, int8_t* q,
                                    float* scale, int32_t* zero_point);
 
-// clipq_linear, then `activation`; or, with `residual`, y += layer_scale * that (layer_scale may be NULL: 1).
+// clipq_linear, then `activation`; or, with `residual` and no activation, y += layer_scale * linear (NULL: 1).
 CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                                 const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n,
                                 int64_t k, int symmetric, int activation, int residual, const float* layer_scale);
 
-// softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0).
-// qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].
+// softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0, no sequence
+// is empty). qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].
 CLIPQ_API int clipq_attention(int path, int threads, const float* qkv, const int64_t* offsets, int64_t batch,
                               int64_t heads, int64_t dim, int causal, float* y);
 
@@ -111,8 +111,8 @@ CLIPQ_API int clipq_pack_block(int path, const clipq_block* block, uint8_t* out)
 CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 
 // `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are
-// sequence i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`, ascending row
-// numbers, only those rows of the last block's result are computed: y is [kept, width].
+// sequence i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`,
+// ascending row numbers, only those rows of the last block's result are computed: y is [kept, width]. NULL keeps all.
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
                                const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,
                                float* y);

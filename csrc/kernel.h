@@ -25,7 +25,7 @@ struct Source {
     const float *weight, *bias;  // [k] of the LayerNorm
 };
 
-// y = act(dequantized(rows @ weight.T) + bias), or y += layer_scale * that where it accumulates.
+// y = act(dequantized(rows @ weight.T) + bias), or without act y += layer_scale * that where it accumulates.
 struct Linear {
     Rows rows;
     const uint8_t* packed;

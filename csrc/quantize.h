@@ -111,16 +111,18 @@ struct Quantizer {
     struct Rounding {
         Floats scale, reciprocal;
         Ints shift, low, high;
+        bool divides;
 
         Rounding(float s, int32_t zero_point, bool symmetric)
             : scale(splat<Isa>(s)), reciprocal(splat<Isa>(1.0f / s)), shift(Ints{} + (zero_point - ROUNDER_BITS)),
-              low(Ints{} + (symmetric ? -127 : -128)), high(Ints{} + 127) {}
+              low(Ints{} + (symmetric ? -127 : -128)), high(Ints{} + 127),
+              divides(!Isa::FUSED || s < 1e-30f) {}  // there, the remainder below would underflow
 
         // x / s, rounded once: where the processor multiplies and adds in one rounding, from the reciprocal and a
         // correction (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990),
         // at a fraction of a division's cost.
         Floats quotient(Floats x) const {
-            if constexpr (!Isa::FUSED) return x / scale;
+            if (divides) return x / scale;
             const Floats guess = x * reciprocal;
             return Isa::fma(Isa::fma(-scale, guess, x), reciprocal, guess);
         }

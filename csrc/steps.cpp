@@ -11,16 +11,16 @@ constexpr int64_t TASK_PRODUCTS = 1 << 18;     // some microseconds of work: at 
 constexpr int64_t THREAD_PRODUCTS = 1 << 20;   // at least that a thread
 constexpr int64_t LASTING_PRODUCTS = 1 << 25;  // a millisecond on one core
 constexpr int64_t BLOCK_BYTES = 192 * 1024;    // quantized rows that stay in a core's second-level cache
-constexpr int TASKS_PER_THREAD = 6;
+constexpr int TASKS_PER_THREAD = 12;
 
 }  // namespace
 
-Scratch::Scratch(int64_t bytes) : memory_(nullptr) {
+Scratch::Scratch(int64_t bytes) : begin_(nullptr) {
     void* memory = nullptr;
-    if (posix_memalign(&memory, 64, static_cast<size_t>(bytes)) == 0) memory_ = static_cast<char*>(memory);
+    if (posix_memalign(&memory, 64, static_cast<size_t>(bytes))) return;
+    begin_ = static_cast<char*>(memory);
+    memory_.reset(begin_, std::free);
 }
-
-Scratch::~Scratch() { std::free(memory_); }
 
 int64_t rows_size(const Kernel& kernel, int64_t m, int64_t k) {
     return Scratch::size_of<char>(kernel.row_stride(k) * m) + Scratch::size_of<float>(m) +
@@ -34,7 +34,7 @@ Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k) {
 }
 
 int worth_threads(int threads, int64_t products) {
-    return static_cast<int>(at_most(threads, at_least(products / THREAD_PRODUCTS, 1)));
+    return static_cast<int>(at_most(at_least(threads, 1), at_least(products / THREAD_PRODUCTS, 1)));
 }
 
 bool is_lasting(int64_t products) { return products >= LASTING_PRODUCTS; }

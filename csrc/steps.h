@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "kernel.h"
 #include "parallel.h"
@@ -12,19 +13,18 @@ namespace clipq {
 class Scratch {
   public:
     explicit Scratch(int64_t bytes);
-    ~Scratch();
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-
     bool ok() const { return memory_ != nullptr; }
 
     // The next `count` values of type T.
     template <class T>
     T* take(int64_t count) {
-        T* part = reinterpret_cast<T*>(memory_ + used_);
+        T* part = reinterpret_cast<T*>(begin_ + used_);
         used_ += size_of<T>(count);
         return part;
     }
+
+    // The same memory from byte `begin` on, to be taken anew.
+    Scratch part(int64_t begin) const { return {memory_, begin_ + begin}; }
 
     template <class T>
     static int64_t size_of(int64_t count) {
@@ -32,14 +32,17 @@ class Scratch {
     }
 
   private:
-    char* memory_;
+    Scratch(std::shared_ptr<char> memory, char* begin) : memory_(std::move(memory)), begin_(begin) {}
+
+    std::shared_ptr<char> memory_;
+    char* begin_;
     int64_t used_ = 0;
 };
 
 int64_t rows_size(const Kernel& kernel, int64_t m, int64_t k);
 Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k);
 
-// No more threads than `products` multiplications keep busy.
+// From 1 to as many threads as `products` multiplications keep busy.
 int worth_threads(int threads, int64_t products);
 bool is_lasting(int64_t products);
 

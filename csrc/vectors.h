@@ -73,7 +73,7 @@ typename Isa::Floats gated(typename Isa::Floats x, typename Isa::Floats y) {
 }
 
 // x / 2 + x / 2 * erf(x / sqrt 2), where erf(x / sqrt 2) is x times a quotient of two polynomials in x^2, fitted by us
-// on [-5.6, 5.6] (beyond, it is 1 in float32) to 2e-8.
+// on [-5.6, 5.6] to 2e-8. Beyond, it is 1 or -1 in float32.
 template <class Isa>
 typename Isa::Floats gelu(typename Isa::Floats x) {
     using Floats = typename Isa::Floats;
@@ -91,7 +91,8 @@ typename Isa::Floats gelu(typename Isa::Floats x) {
     q = Isa::fma(q, u, c(0.252833942f));
     p = Isa::fma(p, u, c(0.797884443f));
     q = Isa::fma(q, u, c(1.0f));
-    return Isa::fma(half, z * p / q, half);
+    const Floats y = Isa::fma(half, z * p / q, half);
+    return x < c(-5.6f) ? Floats{} : y;
 }
 
 template <class Isa>

@@ -273,11 +273,3 @@ def test_without_a_compiler_the_build_says_so_in_one_line(tmp_path):
     assert "NotBuiltError" in done.stderr.splitlines()[-1]
     assert "no-such-compiler" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
-
-
-@needs_compiler
-def test_the_kernels_in_cpp_with_vnni_emulated():
-    command = [sys.executable, ROOT / "scripts" / "fuzz_native.py", "--cases", "150"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "emulated avx512_vnni: 150 cases" in done.stdout

@@ -13,6 +13,7 @@ from torch import nn
 from clipq.errors import ClipqWarning
 from clipq.models import Model
 from clipq.quantization import quantize, use_kernel
+from clipq.schemes import QuantSpec, Scheme
 from clipq.towers import distinct
 
 ONE, ALL, CAUSAL, BOTH, HOST, NONE = "one token", "all tokens", "causal", "both ways", "host", "no such tower"
@@ -71,15 +72,17 @@ TABLE = {
 KNOWN = [name for name, how in TABLE.items() if set(how) - {HOST, NONE}]
 
 
-def model(name: str, precision: str = "fp32") -> Model:
+def model(name: str, precision: str | Scheme = "fp32") -> Model:
     """A tiny model with no weight at the value it starts from, which would hide a norm or a bias left out."""
     module = build(name)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    if precision == "fp32":
+        return Model(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClipqWarning)
-        return quantize(Model(module), precision) if precision != "fp32" else Model(module)
+        return quantize(Model(module), precision)
 
 
 def pixels(of: Model, batch: int = 3) -> torch.Tensor:
@@ -304,6 +307,14 @@ def test_training_mode_is_the_hosts():
     assert (how(of, "image"), how(of, "text")) == (HOST, HOST)
     of.module.eval()
     assert (how(of, "image"), how(of, "text")) == (ONE, CAUSAL)
+
+
+@torch.inference_mode()
+def test_a_range_shared_by_all_rows_needs_all_rows():
+    per_tensor = Scheme("per-tensor", QuantSpec(True, "channel"), QuantSpec(False, "tensor"))
+    of = model("open_clip CLIP", per_tensor)
+    assert (how(of, "image"), how(of, "text")) == (HOST, HOST)
+    assert torch.equal(of.encode_image(pixels(of)), by_host(of, pixels(of)))
 
 
 def test_what_is_replaced_later_is_seen():

@@ -18,10 +18,13 @@ from ..errors import QuantizationError
 from . import native, stack
 from .library import load
 
+REAL = (Tensor, torch.nn.Parameter)
+"""Tensors that hold numbers, and not what a compiler puts in their place."""
+
 
 def traced(x: Tensor) -> bool:
     """Whether a call with `x` is being compiled or exported rather than computed."""
-    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
+    return torch.compiler.is_compiling() or type(x) not in REAL
 
 
 def refuse_gradient(x: Tensor) -> None:
@@ -50,6 +53,13 @@ def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmet
 @linear.register_fake
 def _(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
     return x.new_empty(*x.shape[:-1], scale.shape[0])
+
+
+def call_linear(packed: native.PackedLinear, x: Tensor) -> Tensor:
+    """`packed(x)` through the op, which cannot tell by the packed bytes how many features a row should have."""
+    if x.shape[-1] != packed.in_features:
+        raise QuantizationError(f"an input of {x.shape[-1]} features does not fit a linear of {packed.in_features}.")
+    return linear(x, packed.packed, packed.scale, packed.bias, packed.symmetric, packed.index)
 
 
 @custom_op("clipq::blocks", mutates_args=(), device_types="cpu")

@@ -95,8 +95,11 @@ def run_blocks(x: Tensor, offsets: Tensor, blocks: Sequence[Tensor], causal: boo
 
 def run_packed(x: Tensor, offsets: Tensor, blocks: ctypes.Array, causal: bool, keep: Tensor | None) -> Tensor:
     """As `run_blocks`, with the blocks' addresses."""
-    rows = x.float().contiguous()
+    rows, offsets = x.float().contiguous(), offsets.contiguous()
+    keep = None if keep is None else keep.contiguous()
     y = torch.empty(rows.shape[0] if keep is None else keep.numel(), rows.shape[1])
+    if y.numel() == 0:  # an empty tensor has no address, which would say "keep all"
+        return y.to(x.dtype)
     status = load().clipq_run_blocks(
         torch.get_num_threads(),
         blocks,

@@ -33,7 +33,7 @@ struct Emulated : Vnni<WIDTH, VECTORS> {
 
 using NamedKernel = std::pair<const char*, const Kernel*>;
 
-std::vector<NamedKernel> testable_kernels() {
+inline std::vector<NamedKernel> testable_kernels() {
     static const Kernel emulated256 = kernel_of<Emulated<8, 2>>(), emulated512 = kernel_of<Emulated<16, 4>>();
     std::vector<NamedKernel> kernels = {
         {"portable", &kernel_portable}, {"emulated avx_vnni", &emulated256}, {"emulated avx512_vnni", &emulated512}};

@@ -15,7 +15,7 @@ struct QuantizedRow {
 };
 
 // clipq/functional.py's definition.
-QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric) {
+inline QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric) {
     float low = 0, high = 0;
     bool finite = true;
     for (int64_t i = 0; i < k; i++) {
@@ -55,7 +55,7 @@ struct Matrix {
 };
 
 // One row of the int8 linear into y[n].
-void linear_plainly(const float* x, const Matrix& matrix, bool symmetric, bool bias, float* y) {
+inline void linear_plainly(const float* x, const Matrix& matrix, bool symmetric, bool bias, float* y) {
     const QuantizedRow row = quantized_plainly(x, matrix.k, symmetric);
     for (int64_t j = 0; j < matrix.n; j++) {
         const int8_t* w = matrix.weight.data() + j * matrix.k;
@@ -66,7 +66,7 @@ void linear_plainly(const float* x, const Matrix& matrix, bool symmetric, bool b
     }
 }
 
-double activated_plainly(double x, int activation) {
+inline double activated_plainly(double x, int activation) {
     switch (activation) {
         case CLIPQ_GELU: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
         case CLIPQ_GELU_TANH: return x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
@@ -75,15 +75,15 @@ double activated_plainly(double x, int activation) {
     }
 }
 
-// Within 3e-7, or a few units in the last place where that is more.
-bool activation_is_right(float y, float x, int activation) {
+// Within 3e-7, or a few units in the last place of the argument where that is more.
+inline bool activation_is_right(float y, float x, int activation) {
     const double right = activated_plainly(x, activation);
-    return near(y, right, std::fmax(3e-7, 5e-7 * std::fabs(right)));
+    return near(y, right, std::fmax(3e-7, 2.5e-7 * std::fabs(x)));
 }
 
 // Of one row: whether q, scale and zero_point are its LayerNorm to half a step, apart from float32's rounding.
-bool normalized_is_right(const float* x, int64_t k, const float* weight, const float* bias, float eps, const int8_t* q,
-                         float scale, int32_t zero_point) {
+inline bool normalized_is_right(const float* x, int64_t k, const float* weight, const float* bias, float eps,
+                                const int8_t* q, float scale, int32_t zero_point) {
     double mean = 0, variance = 0, most = 0, gain = 0;
     for (int64_t j = 0; j < k; j++) mean += x[j] / static_cast<double>(k);
     for (int64_t j = 0; j < k; j++) variance += (x[j] - mean) * (x[j] - mean) / static_cast<double>(k);
@@ -102,8 +102,8 @@ bool normalized_is_right(const float* x, int64_t k, const float* weight, const f
 
 // Whether out[dim] is the attention of `query` over `seen` keys. The bound follows the rounding of the dot products,
 // which the exponential turns from absolute to relative.
-bool attended_is_right(const float* query, const float* keys, const float* values, int64_t stride, int64_t seen,
-                       int64_t dim, const float* out) {
+inline bool attended_is_right(const float* query, const float* keys, const float* values, int64_t stride,
+                              int64_t seen, int64_t dim, const float* out) {
     constexpr double unit = 1.0 / (1 << 24);
     const double root = std::sqrt(static_cast<double>(dim));
     std::vector<double> share(static_cast<size_t>(seen));

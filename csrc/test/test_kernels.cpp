@@ -1,5 +1,5 @@
-// The int8 linear of every kernel against plain arithmetic on small and awkward shapes: equal bits. Made for the address
-// and undefined-behaviour sanitizers: x, y and the packed weight are exactly as large as they have to be, on the heap.
+// The int8 linear of every kernel against plain arithmetic on small and awkward shapes: equal bits. Made for the
+// address and undefined-behaviour sanitizers: what is read and written is as large as it has to be, on the heap.
 #include "emulated.h"
 #include "plain.h"
 
@@ -27,7 +27,7 @@ float value(Random& random, int kind) {
     }
 }
 
-// Rows of any size a float can have, and values next to where rounding to int8 tips: the quotient has to be exact there.
+// Rows of any size that a float can have, and values next to where rounding to int8 tips: the quotient has to be exact.
 void put_on_edges(Random& random, const Case& c, int kind, float* x) {
     const int64_t k = c.matrix.k;
     const float size = std::pow(10.0f, random.value(-44, kind == TIES ? 3 : 38));
@@ -115,7 +115,8 @@ int main(int argc, char** argv) {
             report.check(rows_are_right(*kernel, c), "quantized rows", name);
         }
     });
-    for (const auto& [name, kernel] : kernels) std::printf("%s: %lld cases\n", name, static_cast<long long>(seeds.cases));
+    for (const auto& [name, kernel] : kernels)
+        std::printf("%s: %lld cases\n", name, static_cast<long long>(seeds.cases));
     std::printf("chosen: path %d\n", clipq_path());
     return report.status();
 }

@@ -32,7 +32,7 @@ class Random {
     }
     bool chance(int64_t one_in) { return from_to(1, one_in) == 1; }
     // 1 to `most`, mostly small.
-    int64_t size(int64_t most) { return from_to(1, chance(8) ? most : at_least(most / 6, 2)); }
+    int64_t size(int64_t most) { return from_to(1, chance(8) ? most : at_least(most / 3, 2)); }
 
     float value(float low, float high) { return std::uniform_real_distribution<float>(low, high)(engine_); }
     Values values(int64_t count, float low, float high) {
@@ -57,9 +57,9 @@ class Random {
     std::mt19937 engine_;
 };
 
-bool near(double value, double right, double error) { return std::fabs(value - right) <= error; }
+inline bool near(double value, double right, double error) { return std::fabs(value - right) <= error; }
 
-bool same(const Values& a, const Values& b) {
+inline bool same(const Values& a, const Values& b) {
     for (size_t i = 0; i < a.size() && i < b.size(); i++)
         if (a[i] != b[i] && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
     return a.size() == b.size();
@@ -84,7 +84,7 @@ class Packed {
     size_t size_;
 };
 
-std::vector<int> supported_paths() {
+inline std::vector<int> supported_paths() {
     std::vector<int> paths;
     for (int path = 0; path < CLIPQ_PATHS; path++)
         if (clipq_supports(path)) paths.push_back(path);

@@ -1,0 +1,134 @@
+// What the C ABI answers to arguments that cannot be: the status that clipq.h documents, and nothing is written.
+#include <cstring>
+
+#include "stacks.h"
+
+namespace {
+
+constexpr int64_t TOO_LONG = CLIPQ_MAX_K + 1;
+
+void check_steps(Report& report, int path) {
+    const float x[4] = {1, 2, 3, 4};
+    const int64_t offsets[] = {0, 1, 2}, shuffled[] = {0, 2, 1}, late[] = {1, 2, 3}, ids[] = {0, 1}, far[] = {0, 2};
+    const int8_t table[4] = {};
+    float y[4] = {UNTOUCHED, UNTOUCHED, UNTOUCHED, UNTOUCHED}, scale[2] = {1, 1};
+    int8_t q[4];
+    int32_t zero_point[2];
+    Random random(0);
+    const Matrix matrix(random, 2, 2);
+    const Packed packed = matrix.packed(path);
+    const auto linear = [&](int64_t ldx, int64_t m, int64_t ldy, int64_t n, int64_t k, int activation) {
+        return clipq_linear_step(path, 1, x, ldx, m, packed.data(), matrix.scale.data(), nullptr, y, ldy, n, k, 0,
+                                 activation, 0, nullptr);
+    };
+    const auto normalize = [&](int64_t ldx, int64_t m, int64_t k, float eps) {
+        return clipq_normalize_rows(path, 1, x, ldx, m, k, scale, scale, eps, 0, q, scale, zero_point);
+    };
+    const auto attend = [&](const int64_t* where, int64_t batch, int64_t heads, int64_t dim) {
+        return clipq_attention(path, 1, x, where, batch, heads, dim, 0, y);
+    };
+    const auto gather = [&](int64_t rows, int64_t k, const int64_t* which, int64_t count) {
+        return clipq_gather_rows(path, 1, table, scale, rows, k, which, count, y);
+    };
+    const int answers[] = {
+        linear(2, -1, 2, 2, 2, 0), linear(2, 2, 2, 0, 2, 0), linear(2, 2, 2, 2, 0, 0), linear(1, 2, 2, 2, 2, 0),
+        linear(2, 2, 1, 2, 2, 0), linear(2, 2, 2, 2, TOO_LONG, 0), linear(2, 2, 2, 2, 2, -1),
+        linear(2, 2, 2, 2, 2, CLIPQ_ACTIVATIONS), normalize(2, -1, 2, 0), normalize(2, 2, 0, 0),
+        normalize(1, 2, 2, 0), normalize(2, 2, TOO_LONG, 0), normalize(2, 2, 2, -1), normalize(2, 2, 2, NAN),
+        attend(shuffled, 2, 1, 1), attend(late, 2, 1, 1), attend(offsets, -1, 1, 1), attend(offsets, 2, 0, 1),
+        attend(offsets, 2, 1, 0), gather(2, 0, ids, 2), gather(2, TOO_LONG, ids, 2), gather(2, 2, ids, -1),
+        gather(2, 2, far, 2), clipq_pack(path, table, 0, 2, packed.data()),
+        clipq_pack(path, table, 1, TOO_LONG, packed.data()),
+        clipq_quantize_rows(path, 1, x, 2, -1, 2, 0, q, scale, zero_point)};
+    for (const int answer : answers) report.check(answer == CLIPQ_BAD_SIZE, "a bad size", path);
+    report.check(clipq_packed_size(path, 1, TOO_LONG) == 0 && clipq_packed_size(path, 0, 1) == 0, "packed_size", path);
+    const int empty[] = {linear(2, 0, 2, 2, 2, 0), normalize(2, 0, 2, 0), attend(offsets, 0, 1, 1),
+                         gather(2, 2, ids, 0)};
+    for (const int answer : empty) report.check(answer == CLIPQ_OK, "no rows", path);
+    for (const float v : y) report.check(v == UNTOUCHED, "an untouched result", path);
+}
+
+void check_blocks(Report& report, int path) {
+    Random random(1);
+    const Stack stack(random, 2, 4, 2, 4);
+    const Packed packed = stack.blocks[0].packed(path), garbage(packed.size());
+    const Packed other = Block(random, 12, 2).packed(path), foreign = stack.blocks[0].packed(path);
+    std::memset(garbage.data(), 0x5A, garbage.size());
+    const int32_t no_path = CLIPQ_PATHS;
+    std::memcpy(foreign.data() + 4, &no_path, sizeof no_path);
+    const uint8_t *good[] = {packed.data(), packed.data()}, *bad[] = {packed.data(), garbage.data()};
+    const uint8_t *mixed[] = {packed.data(), other.data()}, *paths[] = {packed.data(), foreign.data()};
+    const uint8_t* alone[] = {foreign.data()};
+    Values y(stack.x.size(), UNTOUCHED);
+    const auto run = [&](const uint8_t* const* blocks, int64_t count, const std::vector<int64_t>& offsets,
+                         const std::vector<int64_t>& keep, int64_t kept) {
+        return clipq_run_blocks(1, blocks, count, stack.x.data(), offsets.data(),
+                                static_cast<int64_t>(offsets.size()) - 1, 0, keep.data(), kept, y.data());
+    };
+    const int64_t rows = stack.rows();
+    report.check(run(bad, 2, stack.offsets, {}, 0) == CLIPQ_BAD_BLOCK, "garbage", path);
+    report.check(run(mixed, 2, stack.offsets, {}, 0) == CLIPQ_BAD_BLOCK, "another width", path);
+    report.check(run(paths, 2, stack.offsets, {}, 0) == CLIPQ_BAD_BLOCK, "another path", path);
+    report.check(run(alone, 1, stack.offsets, {}, 0) == CLIPQ_UNSUPPORTED_PATH, "a path there is not", path);
+    const int answers[] = {run(good, 0, stack.offsets, {}, 0), run(good, 2, {0, 2, 1}, {}, 0),
+                           run(good, 2, {0, 1, 1}, {}, 0), run(good, 2, {1, 2}, {}, 0),
+                           run(good, 2, stack.offsets, {1, 0}, 2), run(good, 2, stack.offsets, {0, 0}, 2),
+                           run(good, 2, stack.offsets, {-1}, 1), run(good, 2, stack.offsets, {rows}, 1),
+                           run(good, 2, stack.offsets, {0}, -1)};
+    for (const int answer : answers) report.check(answer == CLIPQ_BAD_SIZE, "a bad size of a stack", path);
+    for (const float v : y) report.check(v == UNTOUCHED, "an untouched stack", path);
+    report.check(run(good, 2, {0}, {}, 0) == CLIPQ_OK, "no sequence", path);
+    report.check(clipq_block_width(packed.data(), packed.size()) == stack.width, "block_width", path);
+    for (const size_t size : {size_t(0), size_t(8), packed.size() - 1, packed.size()})
+        report.check(clipq_block_width(size < packed.size() ? packed.data() : garbage.data(), size) == 0, "no block",
+                     path);
+    report.check(clipq_block_width(foreign.data(), foreign.size()) == 0, "a foreign block", path);
+}
+
+void check_descriptions(Report& report, int path) {
+    Random random(2);
+    const Block block(random, 8, 2);
+    std::vector<clipq_block> all(8, block.view());
+    all[0].width = 0;
+    all[1].hidden = 0;
+    all[2].heads = 3;
+    all[3].heads = 0;
+    all[4].hidden = TOO_LONG;
+    all[5].activation = CLIPQ_ACTIVATIONS;
+    all[6].eps_1 = -1;
+    all[7].ln_2_bias = nullptr;
+    for (const clipq_block& one : all) {
+        report.check(clipq_block_size(path, &one) == 0, "the size of what cannot be packed", path);
+        report.check(clipq_pack_block(path, &one, nullptr) == CLIPQ_BAD_SIZE, "what cannot be packed", path);
+    }
+}
+
+void check_no_path(Report& report, int path) {
+    Random random(3);
+    const clipq_block block = Block(random, 8, 2).view();
+    const int answers[] = {
+        clipq_pack(path, nullptr, 1, 1, nullptr),
+        clipq_linear(path, 1, nullptr, 1, 1, nullptr, nullptr, nullptr, nullptr, 1, 1, 1, 0),
+        clipq_quantize_rows(path, 1, nullptr, 1, 1, 1, 0, nullptr, nullptr, nullptr),
+        clipq_normalize_rows(path, 1, nullptr, 1, 1, 1, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr),
+        clipq_attention(path, 1, nullptr, nullptr, 1, 1, 1, 0, nullptr),
+        clipq_gather_rows(path, 1, nullptr, nullptr, 1, 1, nullptr, 1, nullptr),
+        clipq_pack_block(path, &block, nullptr)};
+    for (const int answer : answers) report.check(answer == CLIPQ_UNSUPPORTED_PATH, "no such path", path);
+    report.check(clipq_block_size(path, &block) == 0, "a block's size without a path", path);
+}
+
+}  // namespace
+
+int main() {
+    Report report;
+    for (const int path : supported_paths()) {
+        check_steps(report, path);
+        check_blocks(report, path);
+        check_descriptions(report, path);
+    }
+    for (int path = -1; path <= CLIPQ_PATHS; path++)
+        if (!clipq_supports(path)) check_no_path(report, path);
+    std::printf("arguments: %zu paths\n", supported_paths().size());
+    return report.status();
+}

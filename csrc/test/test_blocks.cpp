@@ -1,0 +1,105 @@
+// clipq_run_blocks against the same steps one by one, on every path of this processor: equal bits.
+#include <cstring>
+
+#include "stacks.h"
+
+namespace {
+
+// act(LayerNorm(x) @ weight.T + bias), from the kernel's table: the C ABI offers no LayerNorm into a linear.
+Values normalized_linear(int path, const Values& x, const Matrix& matrix, const float* weight, const float* bias,
+                         float eps, bool symmetric, int activation) {
+    const Kernel& kernel = *usable_kernel(path);
+    const int64_t k = matrix.k, m = static_cast<int64_t>(x.size()) / k;
+    const Packed packed = matrix.packed(path), acts(static_cast<size_t>(kernel.row_stride(k) * m));
+    Values scale(static_cast<size_t>(m)), y(static_cast<size_t>(m * matrix.n));
+    std::vector<int32_t> zero_point(static_cast<size_t>(m));
+    const Rows rows = {acts.data(), scale.data(), zero_point.data()};
+    kernel.quantize({x.data(), k, k, eps, weight, bias}, symmetric, rows, 0, m);
+    kernel.multiply({rows, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(), matrix.n, matrix.n, k,
+                     activation, false, nullptr}, 0, m, 0, (matrix.n - 1) / kernel.panel_cols + 1);
+    return y;
+}
+
+void add_linear(int path, const Values& x, const Matrix& matrix, bool symmetric, const float* layer_scale, Values& y) {
+    const int64_t m = static_cast<int64_t>(x.size()) / matrix.k;
+    const Packed packed = matrix.packed(path);
+    clipq_linear_step(path, 1, x.data(), matrix.k, m, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(),
+                      matrix.n, matrix.n, matrix.k, symmetric, CLIPQ_NO_ACTIVATION, 1, layer_scale);
+}
+
+Values step_by_step(int path, const Stack& stack) {
+    Values x = stack.x, mixed(stack.x.size());
+    for (const Block& b : stack.blocks) {
+        const clipq_block view = b.view();
+        const Values qkv = normalized_linear(path, x, b.qkv, view.ln_1_weight, view.ln_1_bias, view.eps_1, b.symmetric,
+                                             CLIPQ_NO_ACTIVATION);
+        clipq_attention(path, 1, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, b.width / b.heads,
+                        stack.causal, mixed.data());
+        add_linear(path, mixed, b.out_proj, b.symmetric, view.ls_1, x);
+        const Values inner = normalized_linear(path, x, b.fc1, view.ln_2_weight, view.ln_2_bias, view.eps_2,
+                                               b.symmetric, b.activation);
+        add_linear(path, inner, b.fc2, b.symmetric, view.ls_2, x);
+    }
+    return x;
+}
+
+// No row, some, or one of each sequence.
+std::vector<int64_t> rows_to_keep(Random& random, const Stack& stack) {
+    std::vector<int64_t> keep;
+    const int64_t kind = random.from_to(0, 4);
+    for (size_t i = 0; i + 1 < stack.offsets.size() && kind > 1; i++)
+        keep.push_back(random.from_to(stack.offsets[i], stack.offsets[i + 1] - 1));
+    for (int64_t row = 0; row < stack.rows() && kind == 1; row++)
+        if (random.chance(3)) keep.push_back(row);
+    return std::vector<int64_t>(keep);  // of that size exactly
+}
+
+bool kept_rows_are_right(int path, const Stack& stack, const Values& full, const std::vector<int64_t>& keep) {
+    const Values kept = stack.run(path, 1, &keep);
+    Values right;
+    for (const int64_t row : keep)
+        right.insert(right.end(), full.begin() + row * stack.width, full.begin() + (row + 1) * stack.width);
+    return same(kept, right);
+}
+
+// A NaN or an infinity in one sequence changes no other.
+bool poison_stays(int path, Random& random, Stack stack, const Values& full) {
+    const size_t s = static_cast<size_t>(random.from_to(0, stack.batch() - 1));
+    const int64_t begin = stack.offsets[s] * stack.width, end = stack.offsets[s + 1] * stack.width;
+    stack.x[static_cast<size_t>(random.from_to(begin, end - 1))] = random.chance(2) ? NAN : -INFINITY;
+    const Values poisoned = stack.run(path, 1);
+    bool any = false;
+    for (int64_t i = 0; i < static_cast<int64_t>(full.size()); i++) {
+        const size_t at = static_cast<size_t>(i);
+        any |= std::isnan(poisoned[at]);
+        if ((i < begin || i >= end) && poisoned[at] != full[at]) return false;
+    }
+    return any;
+}
+
+Stack make_stack(Random& random) {
+    const int64_t heads = random.from_to(1, 3), dim = random.size(24);
+    // Now and then more rows than go through the stack at a time.
+    if (random.chance(64)) return {random, 1, random.size(8), random.from_to(6, 12), 300};
+    return {random, heads, dim, random.from_to(1, 4), random.chance(16) ? 100 : 12};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const Seeds seeds(argc, argv);
+    Report report;
+    seeds.each(report, [&](Random& random) {
+        const Stack stack = make_stack(random);
+        const std::vector<int64_t> keep = rows_to_keep(random, stack);
+        for (const int path : supported_paths()) {
+            const Values full = stack.run(path, 1);
+            report.check(same(full, step_by_step(path, stack)), "a stack of blocks", path);
+            report.check(kept_rows_are_right(path, stack, full, keep), "kept rows", path);
+            report.check(poison_stays(path, random, stack, full), "a poisoned sequence", path);
+        }
+    });
+    for (const int path : supported_paths())
+        std::printf("stacks on path %d: %lld cases\n", path, static_cast<long long>(seeds.cases));
+    return report.status();
+}

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from . import functional, kernels
 from .errors import QuantizationError
-from .kernels.ops import REAL
+from .kernels import native
+from .kernels.ops import REAL, traced
 from .schemes import QuantSpec, Scheme
 
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
@@ -189,4 +190,6 @@ class QEmbedding(QuantizedModule):
         return cls(embedding.weight, scheme.embeddings, f"{name}.weight")
 
     def forward(self, ids: Tensor) -> Tensor:
+        if not traced(ids) and ids.is_cpu and self.qweight.is_cpu and native.available():
+            return native.gather_rows(self.qweight, self.weight_scale, ids).to(self.compute_dtype)
         return (F.embedding(ids, self.qweight) * F.embedding(ids, self.weight_scale)).to(self.compute_dtype)

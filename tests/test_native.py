@@ -273,3 +273,24 @@ def test_without_a_compiler_the_build_says_so_in_one_line(tmp_path):
     assert "NotBuiltError" in done.stderr.splitlines()[-1]
     assert "no-such-compiler" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_library
+def test_gathered_rows_are_the_dequantized_ones():
+    table, scale = torch.randint(-128, 128, (50, 37), dtype=torch.int8), torch.rand(50, 1)
+    for ids in (
+        torch.randint(50, (3, 7)),
+        torch.tensor([[0, 49]], dtype=torch.int32),
+        torch.tensor(4),
+        torch.empty(0, 2),
+    ):
+        ids = ids.to(torch.int64) if ids.is_floating_point() else ids
+        assert_same(native.gather_rows(table, scale, ids), (table * scale)[ids.long()])
+    assert_same(native.gather_rows(table.T, scale[:37], torch.tensor([36])), (table.T * scale[:37])[36:])
+
+
+@needs_library
+@pytest.mark.parametrize("ids", [[50], [-1, 3]], ids=str)
+def test_ids_beyond_the_table_are_refused(ids):
+    with pytest.raises(IndexError, match="between 0 and 49"):
+        native.gather_rows(torch.zeros(50, 4, dtype=torch.int8), torch.ones(50, 1), torch.tensor(ids))

@@ -314,7 +314,8 @@ def test_a_range_shared_by_all_rows_needs_all_rows():
     per_tensor = Scheme("per-tensor", QuantSpec(True, "channel"), QuantSpec(False, "tensor"))
     of = model("open_clip CLIP", per_tensor)
     assert (how(of, "image"), how(of, "text")) == (HOST, HOST)
-    assert torch.equal(of.encode_image(pixels(of)), by_host(of, pixels(of)))
+    x = pixels(of)
+    assert torch.equal(of.encode_image(x), by_host(of, x))
 
 
 def test_what_is_replaced_later_is_seen():

@@ -19,6 +19,8 @@ _LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
 _ABI = 2
 MAX_INPUTS = 65793
 """The longest row whose sum of products of 8-bit numbers fits int32."""
+BAD_SIZE = 2
+"""The status of a call with a size or an index out of range."""
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 _SIGNATURES = {
     "clipq_path": (_INT, []),
@@ -30,6 +32,7 @@ _SIGNATURES = {
         _INT,
         [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, _INT],
     ),
+    "clipq_gather_rows": (_INT, [_INT, _INT, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),
     "clipq_pack_block": (_INT, [_INT, _POINTER, _POINTER]),
     "clipq_block_width": (_LONG, [_POINTER, ctypes.c_size_t]),
@@ -40,7 +43,7 @@ _SIGNATURES = {
 }
 _FAILURES = {
     1: "the processor does not support this path",
-    2: "a size is out of range",
+    BAD_SIZE: "a size is out of range",
     3: "out of memory",
     4: "a block was packed by another build or for another path",
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError
-from .library import MAX_INPUTS, PATHS, available, best_path, check, load, resolved, supported_paths, why_not
+from .library import BAD_SIZE, MAX_INPUTS, PATHS, available, best_path, check, load, resolved, supported_paths, why_not
 
 __all__ = [
     "MAX_INPUTS",
@@ -14,6 +14,7 @@ __all__ = [
     "PackedLinear",
     "available",
     "best_path",
+    "gather_rows",
     "quantize_rows",
     "supported_paths",
     "why_not",
@@ -107,6 +108,24 @@ def quantize_rows(x: Tensor, symmetric: bool = False, path: str | None = None) -
     check(status)
     row_shape = (*x.shape[:-1], 1)
     return q.reshape(x.shape), scale.reshape(row_shape), zero_point.reshape(row_shape)
+
+
+def gather_rows(table: Tensor, scale: Tensor, ids: Tensor) -> Tensor:
+    """Rows of an int8 `table` [rows, width] with a float32 `scale` [rows, 1], dequantized: float32 [..., width].
+
+    `ids`: integers of any shape. Raises `IndexError` for an id that is not a row of the table.
+    """
+    table, scale, places = table.contiguous(), scale.contiguous(), ids.long().contiguous()
+    y = torch.empty(*ids.shape, table.shape[1])
+    outputs = (places.data_ptr(), places.numel(), y.data_ptr())
+    library = load()
+    status = library.clipq_gather_rows(
+        library.clipq_path(), torch.get_num_threads(), table.data_ptr(), scale.data_ptr(), *table.shape, *outputs
+    )
+    if status == BAD_SIZE:
+        raise IndexError(f"token ids must lie between 0 and {table.shape[0] - 1}, not {ids.min()} to {ids.max()}.")
+    check(status)
+    return y
 
 
 def _shape_of(qweight: Tensor) -> tuple[int, int]:

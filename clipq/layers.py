@@ -48,6 +48,9 @@ class QuantizedModule(nn.Module):
     @property
     def weight(self) -> Tensor:
         """What the int8 weight stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        return self._dequantized()
+
+    def _dequantized(self) -> Tensor:
         return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
 
     @property
@@ -156,9 +159,24 @@ class QPatchEmbed(QLinear):
     Maps [batch, channels, height, width] to [batch, out, height // patch, width // patch] in `compute_dtype`.
     """
 
+    _kept: tuple[Any, Tensor] | None = None
+
     @classmethod
     def from_float(cls, conv: nn.Conv2d, scheme: Scheme, name: str = "conv") -> QPatchEmbed:
         return cls(conv.weight, conv.bias, scheme, f"{name}.weight")
+
+    @property
+    def weight(self) -> Tensor:
+        """As for every quantized module, but kept: transformers reads its dtype at every call."""
+        if torch.compiler.is_compiling():
+            return self._dequantized()
+        key = (self.stamp, self.compute_dtype)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._dequantized())
+        return self._kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_kept": None}
 
     @staticmethod
     def fits(module: nn.Module) -> bool:

@@ -236,3 +236,12 @@ def test_outliers_of_clips_size_stay_finite_and_close_in_half_precision(scheme: 
     assert torch.isfinite(y).all()
     # Weight-only and grouped weights are rounded to `dtype` before the product, so the bound is on a term, 800 / 8.
     torch.testing.assert_close(y.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=100 * torch.finfo(dtype).eps)
+
+
+def test_a_patch_embeddings_weight_is_kept_until_it_changes() -> None:
+    patches = QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4), INT8)
+    first = patches.weight
+    assert patches.weight is first and copy.deepcopy(patches)._kept is None
+    patches.load_state_dict(QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4), INT8).state_dict())
+    assert not torch.equal(patches.weight, first)
+    assert patches.half().weight.dtype == torch.float16

@@ -79,9 +79,10 @@ def speed_table(name: str) -> str:
     head = ("host", "tower", "batch", "fp32 ms an item (range)", "int8 ms an item (range)", "speed-up")
     sizes = ", ".join(f"{key} {value / 1e6:.1f} MB" for key, value in results[0]["bytes"].items())
     share = percent(results[0]["coverage"]["matrix_weights"])
-    about = f"Files: {sizes}; int8: {share} of the matrix weights, 100 % of the blocks'. Random weights, captions of mixed lengths, medians of"
+    about = f"Files: {sizes}; int8: {share} of the matrix weights, 100 % of the blocks'."
     kernel = results[0]["model"]["kernel_path"]
-    where = f"{about} {results[0]['runs']} runs; {machine(results[0]['environment'])}; kernel {kernel}."
+    runs = f"Random weights, captions of mixed lengths, medians of {results[0]['runs']} runs"
+    where = f"{about} {runs}; {machine(results[0]['environment'])}; kernel {kernel}."
     return f"**ViT-B/32.** {where}\n\n{table(head, [row for result in results for row in speed_rows(result)])}"
 
 

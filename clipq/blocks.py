@@ -9,7 +9,8 @@ from functools import reduce
 
 from torch import nn
 
-_LIBRARIES = {"torch", "open_clip", "transformers", "timm", "clipq"}
+HOST_LIBRARIES = {"torch", "open_clip", "transformers", "timm"}
+"""Whose classes are known by name; a class of the same name elsewhere may compute something else."""
 _IDLE = {"Identity", "Dropout", "DropPath", "Dinov2DropPath"}  # do nothing outside training
 _IN_PROJECTION = {"in_proj_weight", "in_proj_bias"}
 _PLAIN_ATTENTION = {"eager", "sdpa", "flash_attention_2"}  # of transformers: the same product, by other kernels
@@ -68,11 +69,16 @@ class BlockView:
         return _holds_only(self.module, "", modules | linears, names) and _is_usual(self.part("attention"))
 
 
+def library_of(part: object) -> str:
+    """The package that defines the class of `part`."""
+    return type(part).__module__.partition(".")[0]
+
+
 def _holds_only(module: nn.Module, path: str, parts: Set[str | None], names: BlockNames) -> bool:
     kind = type(module)
     if path in parts or kind.__name__ in _IDLE:
         return True
-    known = (not path or kind.__name__ in names.containers) and kind.__module__.partition(".")[0] in _LIBRARIES
+    known = (not path or kind.__name__ in names.containers) and library_of(module) in HOST_LIBRARIES | {"clipq"}
     tensors = {name for name, tensor in [*module._parameters.items(), *module._buffers.items()] if tensor is not None}
     unknown = tensors - (_IN_PROJECTION if path == names.attention else set())
     if not known or unknown or "forward" in vars(module):

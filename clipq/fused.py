@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .blocks import HOST_LIBRARIES, library_of
 from .kernels import ops
 from .kernels.cpu import NativeLinear
 from .kernels.library import best_path
@@ -25,7 +26,6 @@ _ACTIVATIONS = {
     "NewGELUActivation": "gelu_tanh",
 }
 _NORMS = ("LayerNorm", "LayerNormFp32")
-_LIBRARIES = ("torch", "open_clip", "transformers", "timm")
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,8 @@ def activation(act: object) -> str | None:
 
 
 def _known_name(part: object) -> str:
-    """The name of a class of torch or of a host; a class of the same name elsewhere may compute something else."""
-    kind = type(part)
-    return kind.__name__ if kind.__module__.partition(".")[0] in _LIBRARIES else ""
+    """The name of a class of torch or of a host, empty for other classes."""
+    return type(part).__name__ if library_of(part) in HOST_LIBRARIES else ""
 
 
 def _norm(part: object) -> Norm | None:

@@ -87,7 +87,7 @@ int quantize_int8(int path, int threads, const Source& source, int64_t m, int sy
 
 int clipq_quantize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, int symmetric,
                         int8_t* q, float* scale, int32_t* zero_point) {
-    return quantize_int8(path, threads, {x, ldx, k, -1.0f, nullptr, nullptr}, m, symmetric, {q, scale, zero_point});
+    return quantize_int8(path, threads, plain_rows(x, ldx, k), m, symmetric, {q, scale, zero_point});
 }
 
 int clipq_normalize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
@@ -116,7 +116,7 @@ int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_
     const Rows rows = take_rows(scratch, *kernel, m, k);
     const Linear job = {rows, packed, weight_scale, bias, y, ldy, n, k, activation, residual != 0, layer_scale};
     with_team(worth_threads(threads, m * n * k), is_lasting(m * n * k), [&](Team& team) {
-        quantize(team, *kernel, {x, ldx, k, -1.0f, nullptr, nullptr}, symmetric != 0, rows, m);
+        quantize(team, *kernel, plain_rows(x, ldx, k), symmetric != 0, rows, m);
         multiply(team, *kernel, job, m);
     });
     return CLIPQ_OK;

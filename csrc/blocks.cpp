@@ -86,7 +86,7 @@ class Run {
             multiply(team, kernel_, job(block, block.qkv, b_.kept_rows, b_.q), rows, 0, d);
         }
         attention(team, block, keeps);
-        quantize(team, kernel_, {b_.mixed, d, d, -1.0f, nullptr, nullptr}, block.symmetric, b_.rows, rows);
+        quantize(team, kernel_, plain_rows(b_.mixed, d, d), block.symmetric, b_.rows, rows);
         multiply(team, kernel_, residual(block, block.out_proj, x, block.ls_1), rows);
         mlp(team, block, x, rows);
     }
@@ -110,7 +110,7 @@ class Run {
         Linear inner = job(block, block.fc1, b_.rows, b_.wide);
         inner.activation = block.activation;
         multiply(team, kernel_, inner, rows);
-        quantize(team, kernel_, {b_.wide, h, h, -1.0f, nullptr, nullptr}, block.symmetric, b_.rows, rows);
+        quantize(team, kernel_, plain_rows(b_.wide, h, h), block.symmetric, b_.rows, rows);
         multiply(team, kernel_, residual(block, block.fc2, x, block.ls_2), rows);
     }
 
@@ -156,14 +156,16 @@ bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
     return kept >= 0;
 }
 
-int run(const Call& call, int threads) {
+int run(const Call& call, int most_threads) {
+    const int64_t products = call.products();
+    const int threads = worth_threads(most_threads, products);
     const Plan planned = plan(call, threads);
     const Extent alone = extent_of(call, planned.alone), shared = extent_of(call, planned.shared);
     const int64_t alone_size = planned.alone.empty() ? 0 : Buffers::size(*call.kernel, alone, 1);
     const int64_t shared_size = planned.shared.empty() ? 0 : Buffers::size(*call.kernel, shared, threads);
     Scratch scratch(at_least(threads * alone_size, shared_size));  // the one, then the other
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
-    with_team(threads, is_lasting(call.products()), [&](Team& team) {
+    with_team(threads, is_lasting(products), [&](Team& team) {
         Scratch own = scratch.part(team.seat() * alone_size);
         const Buffers mine(own, *call.kernel, alone, 1);
         team.each(static_cast<int64_t>(planned.alone.size()), [&](int64_t i) {
@@ -196,7 +198,7 @@ int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, c
     if (batch == 0) return CLIPQ_OK;
     if (keep && !kept_rows_valid(keep, kept, call.sequences.rows())) return CLIPQ_BAD_SIZE;
     try {
-        return run(call, worth_threads(threads, call.products()));
+        return run(call, threads);
     } catch (const std::bad_alloc&) {
         return CLIPQ_OUT_OF_MEMORY;
     }

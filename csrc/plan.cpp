@@ -41,9 +41,10 @@ class Dealer {
 }  // namespace
 
 int64_t Call::products() const {
+    const int64_t longest = sequences.longest();
     int64_t weights = 0;
     for (int64_t i = 0; i < count; i++)
-        weights += block(i).width * (4 * block(i).width + 2 * block(i).hidden + 2 * sequences.longest());
+        weights += block(i).width * (4 * block(i).width + 2 * block(i).hidden + 2 * longest);
     return sequences.rows() * weights;
 }
 

@@ -39,6 +39,9 @@ class Scratch {
     int64_t used_ = 0;
 };
 
+// Rows as they are, without a LayerNorm.
+inline Source plain_rows(const float* x, int64_t ldx, int64_t k) { return {x, ldx, k, -1.0f, nullptr, nullptr}; }
+
 int64_t rows_size(const Kernel& kernel, int64_t m, int64_t k);
 Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k);
 

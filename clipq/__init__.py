@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from .arithmetic.schemes import Scheme
     from .errors import ClipqError
     from .evaluation import Result, evaluate
-    from .inspection import coverage
-    from .loading import load
+    from .files.saving import push_to_hub, save
+    from .loading.load import load
+    from .methods.coverage import coverage
+    from .methods.quantization import quantize
     from .models import Model
-    from .quantization import quantize
-    from .registry import list_models
-    from .saving import push_to_hub, save
-    from .schemes import Scheme
+    from .zoo.registry import list_models
 
 _HOME = {
     "ClipqError": "errors",
     "Model": "models",
     "Result": "evaluation",
-    "Scheme": "schemes",
-    "coverage": "inspection",
+    "Scheme": "arithmetic.schemes",
+    "coverage": "methods.coverage",
     "evaluate": "evaluation",
-    "list_models": "registry",
-    "load": "loading",
-    "push_to_hub": "saving",
-    "quantize": "quantization",
-    "save": "saving",
+    "list_models": "zoo.registry",
+    "load": "loading.load",
+    "push_to_hub": "files.saving",
+    "quantize": "methods.quantization",
+    "save": "files.saving",
 }
 
 __all__ = [

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from .description import described_environment, described_model
 from .errors import ClipqError
-from .evaluation.description import described_environment, described_model
-from .evaluation.processes import Processes
 from .machine import peak_memory_bytes
 from .timing import Call, alternate
+from .work.processes import Processes
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def _measure_memory(loading: dict[str, Any], batch_size: int) -> dict[str, float
     import open_clip  # noqa: F401  (before "idle": libraries are not the model)
     import torch
 
-    from .loading import load
+    from .loading.load import load
 
     idle, begun = peak_memory_bytes(), time.perf_counter()
     model = load(**loading)

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .description import check_model, described_model, identity
 from .errors import DataError, ResultError
-from .evaluation.description import described_model
-from .evaluation.embedding import check_model, identity
-from .evaluation.folders import pictures
-from .evaluation.images import Entry, decode, is_image
-from .evaluation.processes import launched
-from .evaluation.work import Shard, Work, working
+from .inputs.folders import pictures
+from .inputs.images import Entry, decode, is_image
 from .machine import cores
 from .resources import atomic_path
 from .version import VERSION
+from .work.processes import launched
+from .work.work import Shard, Work, working
 
 if TYPE_CHECKING:
     import torch

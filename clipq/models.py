@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import quantization
 from .errors import ClipqError, QuantizationError
 from .hosts import Host, find_host
-from .preprocessing import Preprocess, build_preprocess
-from .quantization import Recipe
-from .state import fingerprint
-from .tokenization import Tokenize, TokenizerSpec, build_tokenizer
-from .towers import Tower, TowerView, distinct, run_image, run_text
+from .inputs.preprocessing import Preprocess, build_preprocess
+from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer
+from .methods import quantization
+from .methods.quantization import Recipe
+from .modules.state import fingerprint
+from .towers.rows import Tower, TowerView, distinct, run_image, run_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -53,7 +53,7 @@ CLIPQ_API size_t clipq_packed_size(int path, int64_t n, int64_t k);
 // Packs the row-major int8 weight [n, k] (any value, -128 too) and the sum of each row. `out` is best 64-byte aligned.
 CLIPQ_API int clipq_pack(int path, const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
 
-// Per-row dynamic quantization as clipq/functional.py defines it. x: [m, k], rows ldx apart; q: [m, k] contiguous;
+// Per-row dynamic quantization as clipq/arithmetic/functional.py defines it. x: [m, k], rows ldx apart; q: [m, k] contiguous;
 // scale, zero_point: [m]. A row with a NaN or an infinity gets scale NaN, zero point 0 and q 0.
 CLIPQ_API int clipq_quantize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
                                   int symmetric, int8_t* q, float* scale, int32_t* zero_point);

@@ -1,4 +1,4 @@
-// Per-row dynamic quantization. The definition is clipq/functional.py; the order and kind of each rounding here is the
+// Per-row dynamic quantization. The definition is clipq/arithmetic/functional.py; the order and kind of each rounding here is the
 // same. Written with the compilers' vector extensions (GCC and Clang), which work at any width on any processor.
 //
 // Everything sits in an unnamed namespace, and nothing from std:: with code in it is used: this header is compiled once

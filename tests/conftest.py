@@ -44,7 +44,7 @@ def two_tower_file(tmp_path_factory) -> Path:
     """A clipq file with two towers and a tokenizer. Not to be changed: tests work on copies."""
     from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 
-    from clipq.checkpoints import write
+    from clipq.files.checkpoints import write
 
     path = tmp_path_factory.mktemp("two-towers") / "clip.safetensors"
     write(model(TWO_TOWERS, tokenizer=tokenizer_spec()), path)

@@ -9,8 +9,8 @@ from tiny_models import build, open_clip_config
 
 import clipq
 from clipq.errors import ClipqError, QuantizationError
+from clipq.inputs.tokenization import TokenizerSpec
 from clipq.models import Model
-from clipq.tokenization import TokenizerSpec
 
 TOKENIZER = TokenizerSpec({"kind": "open_clip", "context_length": 16})
 PREPROCESSING = {"kind": "open_clip", "size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -41,7 +41,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..benchmark import benchmark
     from ..evaluation import evaluate
-    from ..loading import load
+    from ..loading.load import load
     from .page import page
 
     use_threads(args)

@@ -15,8 +15,8 @@ from . import show
 if TYPE_CHECKING:
     import torch
 
-    from ..header import Header
-    from ..worth import TowerWorth, Worth
+    from ..files.header import Header
+    from ..loading.worth import TowerWorth, Worth
 
 FEATURES = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
@@ -57,7 +57,7 @@ def about_machine() -> dict[str, Any]:
     import torch
 
     from .. import kernels
-    from ..kernels import native
+    from ..kernels import library
 
     flags = machine.cpu_flags()
     paths = {f"kernel path on {device.type}": kernels.chosen(device) for device in _devices()}
@@ -70,7 +70,7 @@ def about_machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         **paths,
         **reasons,
-        "native instruction set": native.best_path() if native.available() else None,
+        "native instruction set": library.best_path() if library.available() else None,
         "versions": machine.versions(),
     }
 
@@ -82,7 +82,7 @@ def _devices() -> list[torch.device]:
 
 
 def _measured() -> list[Worth]:
-    from .. import worth
+    from ..loading import worth
 
     return [worth.measure(device) for device in _devices()]
 
@@ -108,7 +108,7 @@ def _cells(tower: TowerWorth, precision: str) -> tuple[str, str]:
 
 def about_file(path: Path) -> dict[str, Any]:
     """What the header of a clipq file or folder says; no tensor is read, no torch imported."""
-    from ..header import DATA_HASH_KEY, read_header
+    from ..files.header import DATA_HASH_KEY, read_header
 
     header = read_header(path)
     config, recipe = header.config, header.config["recipe"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from . import show
 
 if TYPE_CHECKING:
-    from ..registry import Entry
+    from ..zoo.registry import Entry
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..registry import entries
+    from ..zoo.registry import entries
 
     models = entries()
     if args.json:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arithmetic.schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
 from ..errors import ClipqError
-from ..schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -79,7 +79,7 @@ def _asked(args: argparse.Namespace) -> Precisions:
 def _settled(args: argparse.Namespace, say: bool) -> Precisions:
     asked, fallback = _asked(args), getattr(args, "fallback", None)
     if auto_towers(asked):
-        from ..loading import settled
+        from ..loading.load import settled
 
         asked = settled(args.model, asked, args.device, say=say)
     return per_tower(asked, fallback) if fallback else asked
@@ -97,7 +97,7 @@ def _place(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_model(args: argparse.Namespace) -> Model:
     """The model that the arguments name, in the precision they ask for, with --threads applied."""
-    from ..loading import load
+    from ..loading.load import load
 
     use_threads(args)
     precision = precision_of(args) if getattr(args, "fallback", None) else _asked(args)  # load settles "auto" itself
@@ -106,7 +106,7 @@ def load_model(args: argparse.Namespace) -> Model:
 
 def load_baseline(args: argparse.Namespace) -> Model:
     """The fp32 model to compare with."""
-    from ..loading import load
+    from ..loading.load import load
 
     use_threads(args)
     return load(**baseline_of(args))
@@ -114,7 +114,7 @@ def load_baseline(args: argparse.Namespace) -> Model:
 
 def weight_bytes(model: Model) -> int:
     """Bytes of all tensors of a model, as a file holds them."""
-    from ..state import slots
+    from ..modules.state import slots
 
     return sum(slot.tensor.nbytes for slot in slots(model.module).values())
 

@@ -15,7 +15,7 @@ from . import show
 
 if TYPE_CHECKING:
     from ..evaluation import Result, Task
-    from ..evaluation.images import Entry
+    from ..inputs.images import Entry
 
 _PICTURES = 24  # shown in any case, spread evenly over the classes
 _CHANGED = 12  # shown besides, of those on which the two models answer differently
@@ -80,7 +80,7 @@ def _answers(result: Result, row: int, classes: Sequence[str], scale: float) -> 
 
 
 def _png(entry: Entry) -> bytes:
-    from ..evaluation.images import decode
+    from ..inputs.images import decode
 
     out = io.BytesIO()
     decode(entry).save(out, "PNG", optimize=True)

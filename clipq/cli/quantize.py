@@ -10,7 +10,7 @@ from . import show
 from .options import add_model, add_precision, load_baseline, precision_of, refuse_to_overwrite, weight_bytes
 
 if TYPE_CHECKING:
-    from ..inspection import Coverage
+    from ..methods.coverage import Coverage
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -30,9 +30,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     refuse_to_overwrite(args.output, args.force)
-    from ..inspection import coverage
-    from ..quantization import quantize
-    from ..saving import save
+    from ..files.saving import save
+    from ..methods.coverage import coverage
+    from ..methods.quantization import quantize
 
     model = load_baseline(args)
     before = weight_bytes(model)

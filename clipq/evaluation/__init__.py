@@ -1,6 +1,6 @@
 """What did quantization cost? Tasks as data, zero-shot evaluation, fidelity, and results that can be compared.
 
-Imported on first use (PEP 562): the list of tasks or a result file needs no torch.
+Nothing here changes a model. Imported on first use (PEP 562): the list of tasks or a result file needs no torch.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DataError
+from ..inputs.archives import tar_images
+from ..inputs.folders import class_folders
+from ..inputs.images import Images
+from ..inputs.tables import table_images
 from ..resources import resource
 from . import prompts
-from .archives import tar_images
-from .folders import class_folders
-from .images import Images
-from .tables import table_images
 from .tasks import HubSource, Task
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

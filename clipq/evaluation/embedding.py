@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, ResultError, SchemeError
+from ..description import identity
+from ..errors import DataError, ResultError
+from ..inputs.images import Entry, Images, decode
 from ..machine import cores
-from .images import Entry, Images, decode
+from ..work.work import Shard, Work
 from .prompts import Template, class_embeddings, prompts
-from .work import Shard, Work
 
 if TYPE_CHECKING:
     import torch
@@ -33,47 +34,6 @@ class Embedded:
     embeddings: torch.Tensor  # [k, D] float32, CPU
     broken: dict[int, str]
     images_per_second: float | None  # None if everything was taken from an earlier run
-
-
-def check_model(model: Model, needs_text: bool = False) -> None:
-    """Raise `SchemeError` where the numbers would not be the model's own: autocast, training mode, no text tower."""
-    import torch
-
-    if torch.is_autocast_enabled(model.device.type):
-        raise SchemeError(
-            f"autocast is on for {model.device.type!r}: it would change the precision that is being measured. "
-            "Leave the `torch.autocast` block and call again."
-        )
-    if model.module.training:
-        raise SchemeError("the model is in training mode (dropout changes its numbers); call model.module.eval() first")
-    if needs_text and "text" not in model.towers:
-        raise SchemeError(
-            f"this model has the towers {', '.join(model.towers)} and no text tower, so it cannot name images; "
-            "fidelity(model, baseline, folder) measures image models"
-        )
-
-
-def identity(model: Model, batch_size: int) -> dict:
-    """What the embeddings depend on besides the data: work is resumed only if all of it is the same."""
-    import torch
-
-    return {
-        "model": model.fingerprint(),
-        "preprocess": _preprocess_digest(model),
-        "kernel_path": model.kernel_path(),
-        "device": model.device.type,
-        "batch_size": batch_size,
-        "torch": torch.__version__,
-    }
-
-
-def _preprocess_digest(model: Model) -> str:
-    """sha256 of what the preprocessing makes of a test picture; its repr holds addresses and hides settings."""
-    from PIL import Image
-
-    ramp = Image.linear_gradient("L").resize((320, 256))
-    picture = Image.merge("RGB", (ramp, ramp.rotate(180), Image.radial_gradient("L").resize((320, 256))))
-    return hashlib.sha256(model.preprocess(picture).float().contiguous().numpy().tobytes()).hexdigest()
 
 
 def embed_images(model: Model, images: Images, batch_size: int, work: Work) -> Embedded:

@@ -6,19 +6,20 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from ..description import check_model, described_model
 from ..errors import ResultError, SchemeError
+from ..inputs.images import Images
+from ..work.processes import launched
+from ..work.work import Work, working
 from . import prompts
 from .answers import Answers
 from .comparison import aligned, comparison, towers
 from .data import Data, task_images
-from .description import described_model, described_run
-from .embedding import Embedded, check_model, embed_classes, embed_images
-from .images import Images
+from .description import described_run
+from .embedding import Embedded, embed_classes, embed_images
 from .metrics import metrics, top_answers
-from .processes import launched
 from .results import Result, read_baseline, with_answers
 from .tasks import Task, load_task
-from .work import Work, working
 
 if TYPE_CHECKING:
     from ..models import Model

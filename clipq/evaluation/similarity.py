@@ -7,15 +7,16 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..description import check_model, described_model
 from ..errors import DataError, ResultError
-from .description import described_model, described_run
-from .embedding import Embedded, check_model, embed_classes, embed_images
-from .folders import pictures
+from ..inputs.folders import pictures
+from ..work.processes import launched
+from ..work.work import working
+from .description import described_run
+from .embedding import Embedded, embed_classes, embed_images
 from .metrics import cosines
-from .processes import launched
 from .results import Result
 from .running import check_option
-from .work import working
 
 if TYPE_CHECKING:
     from ..models import Model

@@ -1,4 +1,7 @@
-"""The libraries whose models clipq understands; `find_host` says which one made a model."""
+"""The libraries whose models clipq understands; `find_host` says which one made a model.
+
+What is done to a model is not decided here: a host only says where everything is, and how it is called.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
-from ..towers import Tower
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower
 
 
 class Host(ABC):
@@ -61,7 +61,7 @@ class Host(ABC):
 
     @abstractmethod
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
-        """The image preprocessing that `module` itself knows of, as `clipq.preprocessing` reads it, or None."""
+        """The image preprocessing that `module` itself knows of, as `clipq.inputs.preprocessing` reads it, or None."""
 
     def prepare(self, module: nn.Module) -> None:  # noqa: B027 (most hosts have nothing to undo)
         """Undo, in place, what the host did to `module` for a precision of its own."""

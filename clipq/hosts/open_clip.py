@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
 from ..errors import ClipqError, SchemeError
-from ..state import shapes
-from ..towers import Tower
+from ..modules.state import shapes
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower
 from . import open_clip_towers
 from .base import Host, build_skeleton
 from .timm import TIMM_BLOCKS, known_trunk

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
-from ..towers import Tower, blocks_of
-from ..transformer import Block
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower, blocks_of
+from ..towers.transformer import Block
 from .base import is_class
 from .timm import trunk_tower
 

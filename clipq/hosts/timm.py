@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
 from ..errors import ClipqError, QuantizationError, unknown_name
-from ..state import shapes
-from ..towers import Tower, blocks_of
+from ..modules.state import shapes
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower, blocks_of
 from .base import Host, build_skeleton, is_class
 
 _BLOCK = BlockNames(

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
 from ..errors import CheckpointError, QuantizationError
-from ..towers import Tower
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower
 from . import transformers_towers
 from .base import Host, build_skeleton
 

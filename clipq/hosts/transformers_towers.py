@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..blocks import BlockNames
-from ..layers import QPatchEmbed
-from ..towers import Tower, blocks_of
+from ..modules.layers import QPatchEmbed
+from ..towers.blocks import BlockNames
+from ..towers.rows import Tower, blocks_of
 from .base import is_class
 
 

@@ -2,6 +2,7 @@
 
 A kernel is a class that packs a `LinearWeights` for its machine when constructed and maps [..., in] to [..., out] when
 called. `KERNELS` lists them from best to most general; the first one that supports the device and the scheme runs.
+Nothing here knows a module or a model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SchemeError, unknown_name
-from . import native
+from . import library
 from .cpu import NativeLinear
 from .int_mm import IntMMLinear
 from .reference import ReferenceLinear, WeightOnlyLinear
@@ -43,7 +44,7 @@ def pack(weights: LinearWeights, kernel: str | None = None) -> Kernel:
 
 def label(name: str) -> str:
     """A kernel's name, with the instruction set it runs on where it has several: "native/avx2"."""
-    return f"{name}/{native.best_path()}" if name == NativeLinear.name else name
+    return f"{name}/{library.best_path()}" if name == NativeLinear.name else name
 
 
 def chosen(device: torch.device, weights: LinearWeights | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import native, ops
+from . import library, native, ops
 from .weights import LinearWeights
 
 
@@ -22,12 +22,12 @@ class NativeLinear:
     def obstacle(device: torch.device) -> str | None:
         if device.type != "cpu":
             return "the native library computes on the CPU"
-        return None if native.available() else native.why_not()
+        return None if library.available() else library.why_not()
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
         per_token = weights.activations is not None and weights.activations.granularity == "token"
-        return weights.row_scaled and per_token and weights.qweight.shape[1] <= native.MAX_INPUTS
+        return weights.row_scaled and per_token and weights.qweight.shape[1] <= library.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import functional
+from ..arithmetic import functional
 from ..machine import cpu_flags
 from .ops import refuse_gradient
 from .weights import LinearWeights

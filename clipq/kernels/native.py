@@ -6,26 +6,15 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError
-from .library import BAD_SIZE, MAX_INPUTS, PATHS, available, best_path, check, load, resolved, supported_paths, why_not
-
-__all__ = [
-    "MAX_INPUTS",
-    "PATHS",
-    "PackedLinear",
-    "available",
-    "best_path",
-    "gather_rows",
-    "quantize_rows",
-    "supported_paths",
-    "why_not",
-]
+from .library import BAD_SIZE, MAX_INPUTS, PATHS, check, load, resolved
 
 
 class PackedLinear:
     """y = x @ weight.T + bias with int8 weights and activations quantized row by row when called.
 
     `qweight`: int8 [out, in]; `weight_scale`: float [out] or [out, 1]; `bias`: float [out] or None. `symmetric` chooses
-    between [-127, 127] and [-128, 127] with a zero point for the activations; both are defined in `clipq.functional`.
+    between [-127, 127] and [-128, 127] with a zero point for the activations; both are defined in
+    `clipq.arithmetic.functional`.
     `path` forces one of `supported_paths()`. Sums are exact int32; scales and bias are applied in float32,
     with the same bits on every path and for every number of threads. A row with a NaN or an infinity becomes all NaN.
     Raises `UnknownNameError` for a path that cannot run here, `QuantizationError` for tensors that do not fit together.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import functional
+from ..arithmetic import functional
 from .ops import refuse_gradient
 from .weights import LinearWeights
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import functional
-from ..schemes import QuantSpec
+from ..arithmetic import functional
+from ..arithmetic.schemes import QuantSpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ struct QuantizedRow {
     std::vector<int> q;
 };
 
-// clipq/functional.py's definition.
+// clipq/arithmetic/functional.py's definition.
 inline QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric) {
     float low = 0, high = 0;
     bool finite = true;

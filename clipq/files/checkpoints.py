@@ -1,0 +1,190 @@
+"""`write` and `read`: one self-describing `.safetensors` file. Strict, sealed with hashes, bit-equal, no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+from ..hosts import Host, host_named
+from ..inputs.tokenization import TokenizerSpec, unpack_files
+from ..methods.quantization import Recipe, finish, rebuild
+from ..models import Model
+from ..modules.state import Slot, slots
+from ..resources import atomic_path
+from ..version import VERSION
+from .header import (
+    CONFIG_KEY,
+    DATA_HASH_KEY,
+    FORMAT_VERSION,
+    HEADER_HASH_KEY,
+    NO_HASH,
+    VERSION_KEY,
+    Header,
+    check_data,
+    read_header,
+    seal,
+)
+
+_TOKENIZER = "clipq.tokenizer"  # the tokenizer's files, compressed, as a uint8 tensor
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
+    """Write the single file, sealed with its hashes. Raises `CheckpointError` if it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": "pt",
+        VERSION_KEY: str(FORMAT_VERSION),
+        CONFIG_KEY: _to_json(path, description(model, results)),
+        DATA_HASH_KEY: NO_HASH,
+        HEADER_HASH_KEY: NO_HASH,
+    }
+    try:
+        with atomic_path(path) as temporary:
+            save_file(_tensors(model), temporary, metadata)
+            seal(temporary)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Make room, or write somewhere else.") from error
+
+
+def _to_json(path: Path, values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: results, source and configurations are kept as JSON, and {error}."
+        ) from error
+
+
+def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Everything but the tensors that is needed to rebuild `model`, as JSON values."""
+    tokenizer = model.tokenizer_spec
+    return {
+        "clipq": VERSION,
+        "host": model.host.name,
+        "config": model.config,
+        "preprocessing": model.preprocessing,
+        "tokenizer": None if tokenizer is None else tokenizer.settings,
+        "recipe": model.recipe.to_dict(),
+        "source": dict(model.source),
+        "results": dict(results or {}),
+    }
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    tensors = {name: slot.tensor.detach().cpu().contiguous() for name, slot in slots(model.module).items()}
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and owners.setdefault(tensor.data_ptr(), name) != name:
+            tensors[name] = tensor.clone()  # tied weights: safetensors refuses shared memory
+    if model.tokenizer_spec is not None and model.tokenizer_spec.files:
+        tensors[_TOKENIZER] = torch.frombuffer(bytearray(model.tokenizer_spec.pack()), dtype=torch.uint8)
+    return tensors
+
+
+def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Model:
+    """The model in a file (or folder) that `save` wrote, on `device`. Embeddings are bit-equal to those before saving.
+
+    Raises `CheckpointError` naming the file and the tensor for anything that is not exactly as written.
+    """
+    header = read_header(path)
+    check_data(header)
+    config = header.config
+    module, host, recipe = _skeleton(header.path, config)
+    tensors = _load(header, torch.device(device))
+    files = _take_tokenizer(header, tensors, (config.get("tokenizer") or {}).get("kind") == "transformers")
+    _assign(header, module, tensors)
+    _move_buffers(module, torch.device(device))
+    finish(module, host, recipe)
+    return _wrap(module, config, files)
+
+
+def _skeleton(path: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
+    try:
+        host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
+        module = host.build(config["config"])
+        if set(recipe.schemes) != set(host.towers(module)):
+            raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
+        rebuild(module, host, recipe)
+    except Exception as error:  # the border to libraries that are given a configuration from who knows where
+        raise CheckpointError(f"{path}: its {config['host']} model cannot be built here: {error}") from error
+    return module, host, recipe
+
+
+def _wrap(module: nn.Module, config: Mapping[str, Any], files: dict[str, str]) -> Model:
+    settings = config.get("tokenizer")
+    return Model(
+        module,
+        config=config["config"],
+        preprocessing=config["preprocessing"],
+        tokenizer=None if settings is None else TokenizerSpec(settings, files),
+        source=config["source"],
+    )
+
+
+def _load(header: Header, device: torch.device) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(header.path, framework="pt", device=str(device)) as file:
+            # Copied out of the mapped file: what happens to the file later is nothing to the model, and floats at
+            # addresses that are no multiple of 64 are summed in another order, so embeddings would differ in a bit.
+            return {name: file.get_tensor(name).clone() for name in header.tensors}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{header.path} cannot be read: {error}") from error
+
+
+def _take_tokenizer(header: Header, tensors: dict[str, Tensor], needed: bool) -> dict[str, str]:
+    packed = tensors.pop(_TOKENIZER, None)
+    if packed is None and needed:
+        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r} is missing.")
+    if packed is None:
+        return {}
+    try:
+        if packed.dtype != torch.uint8:
+            raise CheckpointError(f"its dtype is {packed.dtype}, not torch.uint8.")
+        return unpack_files(packed.cpu().numpy().tobytes())
+    except CheckpointError as error:
+        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r}: {error}") from error
+
+
+def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    places = slots(module)
+    for name, slot in places.items():
+        if name not in tensors:
+            raise CheckpointError(f"{header.path}: tensor {name!r} is missing.")
+        _check(header.path, name, slot, tensors[name])
+    if extra := sorted(set(tensors) - set(places)):
+        raise CheckpointError(f"{header.path}: tensor {extra[0]!r} is not part of the model ({len(extra)} such).")
+    for name, slot in places.items():
+        slot.assign(tensors[name])
+
+
+def _check(path: Path, name: str, slot: Slot, tensor: Tensor) -> None:
+    expected = slot.tensor
+    if tensor.shape != expected.shape:
+        raise CheckpointError(
+            f"{path}: tensor {name!r} has shape {list(tensor.shape)}, the model needs {list(expected.shape)}."
+        )
+    exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
+    if tensor.dtype not in ((expected.dtype,) if exact else _FLOATS):
+        raise CheckpointError(f"{path}: tensor {name!r} has dtype {tensor.dtype}, the model needs {expected.dtype}.")
+    if slot.attribute == "weight_scale" and not tensor.isfinite().all():
+        raise CheckpointError(f"{path}: tensor {name!r} has scales that are not finite.")
+
+
+def _move_buffers(module: nn.Module, device: torch.device) -> None:
+    """Buffers that are computed, not stored (masks, position ids), were made on the CPU."""
+    for part in module.modules():
+        for name in part._non_persistent_buffers_set:
+            if part._buffers.get(name) is not None:
+                part._buffers[name] = part._buffers[name].to(device)

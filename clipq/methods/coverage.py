@@ -1,0 +1,194 @@
+"""`coverage`: what share of a model is int8, per tower, and what stayed float and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..hosts import Host, find_host
+from ..modules.layers import QLinear
+from ..modules.state import Slot, slots
+from ..towers.blocks import find_blocks
+
+
+@dataclass(frozen=True)
+class LeftFloat:
+    """A matrix weight that stayed float; `intended` says whether clipq means it to."""
+
+    name: str
+    weights: int
+    why: str
+    intended: bool
+    is_embedding: bool
+
+
+@dataclass(frozen=True)
+class TowerCoverage:
+    """Counts of one tower: weights of tensors with two dimensions or more, those of its blocks, multiply-accumulates.
+
+    The multiply-accumulates are for one image or one text of full length, attention's own products included
+    (they stay float); None where the input's shape is not known.
+    """
+
+    matrix_weights: int
+    int8_weights: int
+    block_weights: int
+    int8_block_weights: int
+    macs: int | None
+    int8_macs: int | None
+    left_float: tuple[LeftFloat, ...]
+
+    @property
+    def weight_share(self) -> float:
+        return self.int8_weights / max(self.matrix_weights, 1)
+
+    @property
+    def block_share(self) -> float:
+        return self.int8_block_weights / self.block_weights if self.block_weights else 0.0
+
+    @property
+    def mac_share(self) -> float | None:
+        return None if not self.macs else self.int8_macs / self.macs
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The coverage of each tower, and of the whole model."""
+
+    towers: dict[str, TowerCoverage]
+
+    @property
+    def weight_share(self) -> float:
+        return sum(t.int8_weights for t in self.towers.values()) / max(
+            sum(t.matrix_weights for t in self.towers.values()), 1
+        )
+
+    @property
+    def block_share(self) -> float:
+        blocks = sum(t.block_weights for t in self.towers.values())
+        return sum(t.int8_block_weights for t in self.towers.values()) / blocks if blocks else 0.0
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(name, tower) for name, tower in self.towers.items())
+
+
+def _lines(name: str, tower: TowerCoverage) -> str:
+    macs = "not counted" if tower.mac_share is None else f"{tower.mac_share:.1%}"
+    weights = f"{tower.weight_share:.1%} of matrix weights, {tower.block_share:.1%} of block weights"
+    head = f"{name}: int8 {weights}, {macs} of MACs"
+    return "\n".join(
+        [head, *(f"  float: {left.name} ({left.weights:,} weights): {left.why}" for left in tower.left_float)]
+    )
+
+
+def coverage(model: Any, *, count_macs: bool = True) -> Coverage:
+    """What share of `model` (a host's module or a `clipq.Model`) is int8, per tower; what stayed float and why."""
+    module = model if isinstance(model, nn.Module) else model.module
+    host = find_host(module)
+    return Coverage({tower: _tower(module, host, tower, count_macs) for tower in host.towers(module)})
+
+
+def _tower(module: nn.Module, host: Host, tower: str, count_macs: bool) -> TowerCoverage:
+    matrices = {
+        name: slot for name, slot in slots(module).items() if host.tower_of(module, name) == tower and _is_matrix(slot)
+    }
+    in_blocks = {name for block in find_blocks(module, host.blocks) for name in block.weights()}
+    blocks = [slot for name, slot in matrices.items() if name in in_blocks]
+    left = [_left_float(module, host, name, slot) for name, slot in matrices.items() if not slot.is_quantized]
+    macs = _count_macs(module, host, tower) if count_macs else (None, None)
+    return TowerCoverage(
+        matrix_weights=_total(matrices.values()),
+        int8_weights=_total(slot for slot in matrices.values() if slot.is_quantized),
+        block_weights=_total(blocks),
+        int8_block_weights=_total(slot for slot in blocks if slot.is_quantized),
+        macs=macs[0],
+        int8_macs=macs[1],
+        left_float=tuple(sorted(left, key=lambda item: -item.weights)),
+    )
+
+
+def _is_matrix(slot: Slot) -> bool:
+    tensor = slot.tensor
+    floats = tensor.is_floating_point() and slot.attribute != "weight_scale"
+    return (floats or slot.is_quantized) and sum(size > 1 for size in tensor.shape) >= 2
+
+
+def _total(chosen: Any) -> int:
+    return sum(slot.tensor.numel() for slot in chosen)
+
+
+def _left_float(module: nn.Module, host: Host, name: str, slot: Slot) -> LeftFloat:
+    why = host.kept_float(module, name)
+    owner = type(slot.module).__name__
+    intended = why is not None or not isinstance(
+        slot.module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.Conv2d)
+    )
+    if why is None:
+        why = "parameter used directly by the host" if intended else f"{owner} of a kind clipq does not quantize"
+    return LeftFloat(name, slot.tensor.numel(), why, intended, isinstance(slot.module, nn.Embedding))
+
+
+def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, int | None]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    call = _example_call(module, host, tower)
+    if call is None:
+        return None, None
+    # The math backend makes attention out of plain products, which the counter knows on every device.
+    flops = FlopCounterMode(display=False)
+    with torch.inference_mode(), _counting(module) as int8, flops, sdpa_kernel(SDPBackend.MATH):
+        call()
+    return int8[0] + flops.get_total_flops() // 2, int8[0]
+
+
+def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
+    """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
+    for name, slot in slots(module).items():
+        if (
+            host.tower_of(module, name) == tower
+            and slot.attribute != "weight_scale"
+            and slot.tensor.is_floating_point()
+        ):
+            return slot.tensor.dtype
+    return torch.float32
+
+
+def _example_call(module: nn.Module, host: Host, tower: str) -> Any:
+    device = next(module.parameters()).device
+    if tower == "image":
+        shape = host.pixel_shape(module)
+        pixels = (
+            None if shape is None else torch.zeros(1, *shape, device=device, dtype=tower_dtype(module, host, tower))
+        )
+        return None if pixels is None else lambda: host.encode_image(module, pixels)
+    tokens = torch.zeros(1, host.context_length(module), dtype=torch.long, device=device)
+    return lambda: host.encode_text(module, tokens)
+
+
+@contextmanager
+def _counting(module: nn.Module) -> Iterator[list[int]]:
+    """Within, int8 linears only count their multiply-accumulates (into the one-element list) and return zeros."""
+    total = [0]
+    linears = [part for part in module.modules() if isinstance(part, QLinear)]
+
+    def counter(layer: QLinear) -> Any:
+        def count(x: Tensor) -> Tensor:
+            total[0] += x.numel() * layer.out_features
+            return x.new_zeros(*x.shape[:-1], layer.out_features)
+
+        return count
+
+    kernels_before = [layer._kernel for layer in linears]
+    for layer in linears:
+        layer._kernel = counter(layer)
+    try:
+        yield total
+    finally:
+        for layer, kernel in zip(linears, kernels_before, strict=True):
+            layer._kernel = kernel

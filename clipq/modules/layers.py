@@ -1,0 +1,214 @@
+"""The quantized modules: `QLinear`, `QPatchEmbed`, `QEmbedding`. Buffers, no tensor subclasses, no gradient.
+
+The int8 buffer is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
+too), transformers reads `patch_embedding.weight.dtype`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import kernels
+from ..arithmetic import functional
+from ..arithmetic.schemes import QuantSpec, Scheme
+from ..errors import QuantizationError
+from ..kernels import library, native
+from ..kernels.ops import REAL, traced
+
+_Prepare = TypeVar("_Prepare", bound=Callable[..., None])
+_MOST_CHANNELS = 4  # pixels; a strided convolution over features (ConvNeXt's downsampling) is no patch embedding
+
+
+class QuantizedModule(nn.Module):
+    """An int8 `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
+
+    `compute_dtype` is the precision of what surrounds the layer. A weight on the meta device gives empty tensors of
+    the right shapes, to be assigned by the checkpoint reader.
+    """
+
+    def __init__(self, weight: Tensor, spec: QuantSpec, name: str):
+        super().__init__()
+        self.spec = spec
+        self.compute_dtype = weight.dtype
+        rows = weight.detach().reshape(weight.shape[0], -1)
+        q, scale, zero_point = _empty(rows, spec) if weight.is_meta else functional.quantize_weight(rows, spec, name)
+        self.register_buffer("qweight", q.reshape(weight.shape))
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_zero_point", zero_point)
+
+    def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
+        rows = self.qweight.reshape(self.qweight.shape[0], -1)
+        return kernels.LinearWeights(rows, self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+
+    @property
+    def weight(self) -> Tensor:
+        """What the int8 weight stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        return self._dequantized()
+
+    def _dequantized(self) -> Tensor:
+        return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
+
+    @property
+    def int8_original_dtype(self) -> torch.dtype:
+        return self.compute_dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
+        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
+        scale = self.weight_scale
+        super()._apply(fn, recurse)
+        if self.weight_scale.dtype != scale.dtype:
+            self.weight_scale = scale.to(self.weight_scale.device)
+        self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
+        return self
+
+
+def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None]:
+    scale = functional.choose_qparams(rows, spec)[0]
+    return torch.empty_like(rows, dtype=torch.int8), scale, None if spec.symmetric else scale.to(torch.int8)
+
+
+class QLinear(QuantizedModule):
+    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+
+    Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
+    (reference); scale and bias are applied in float32.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme, name: str = "weight"):
+        super().__init__(weight, scheme.weights, name)
+        self.out_features, self.in_features = weight.shape[0], weight[0].numel()
+        self.activations = scheme.activations
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.forced_kernel: str | None = None
+        self._kernel: kernels.Kernel | None = None
+        self.stamp = 0
+
+    @classmethod
+    def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
+        return cls(linear.weight, linear.bias, scheme, f"{name}.weight")
+
+    def use_kernel(self, name: str | None) -> None:
+        """Force a kernel by name, or let the device and the scheme decide (None)."""
+        self.forced_kernel = name
+        self.drop_kernel()
+
+    def drop_kernel(self) -> None:
+        """Forget the packed kernel: the next call packs anew. A new `stamp` tells whoever else packed the tensors."""
+        self._kernel, self.stamp = None, object()
+
+    @property
+    def kernel(self) -> kernels.Kernel:
+        """The packed kernel, made at the first call and dropped when the module moves or its tensors are loaded."""
+        _pack_once(self)
+        return self._kernel
+
+    def kernel_name(self) -> str:
+        """Which kernel runs this layer where it is now."""
+        weights = self.kernel_weights(self.bias, self.activations)
+        return self.forced_kernel or kernels.label(kernels.chosen(self.qweight.device, weights))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernel(x)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QLinear:
+        self.drop_kernel()
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.drop_kernel()
+        super()._load_from_state_dict(*arguments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernel": None}  # packed for this process and machine; packed again after a copy
+
+    def extra_repr(self) -> str:
+        mode = "weight-only" if self.activations is None else f"activations={self.activations}"
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
+
+
+def run_by_compiler(prepare: _Prepare) -> _Prepare:
+    """Let `torch.compile` run `prepare` while it traces instead of tracing it: it packs once, and calls into a library.
+
+    What `torch.compiler.assume_constant_result` does, which would import the compiler for all who never compile.
+    """
+    prepare._dynamo_marked_constant = True
+    return prepare
+
+
+@run_by_compiler
+def _pack_once(layer: QLinear) -> None:
+    if layer._kernel is not None:
+        return
+    if type(layer.qweight) not in REAL:
+        raise QuantizationError(
+            f"an int8 layer cannot pack a {type(layer.qweight).__name__}: call the model once, then export it "
+            "(or pass strict=True to torch.export.export)."
+        )
+    weights = layer.kernel_weights(layer.bias, layer.activations)
+    layer._kernel = kernels.pack(weights, layer.forced_kernel)
+
+
+class QPatchEmbed(QLinear):
+    """A patch embedding: a convolution whose kernel is its stride, as one int8 product over the patches.
+
+    Maps [batch, channels, height, width] to [batch, out, height // patch, width // patch] in `compute_dtype`.
+    """
+
+    _kept: tuple[Any, Tensor] | None = None
+
+    @classmethod
+    def from_float(cls, conv: nn.Conv2d, scheme: Scheme, name: str = "conv") -> QPatchEmbed:
+        return cls(conv.weight, conv.bias, scheme, f"{name}.weight")
+
+    @property
+    def weight(self) -> Tensor:
+        """As for every quantized module, but kept: transformers reads its dtype at every call."""
+        if torch.compiler.is_compiling():
+            return self._dequantized()
+        key = (self.stamp, self.compute_dtype)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._dequantized())
+        return self._kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_kept": None}
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a convolution over patches of pixels that neither overlap nor leave gaps."""
+        return (
+            type(module) is nn.Conv2d
+            and module.kernel_size == module.stride
+            and module.padding in ((0, 0), "valid")
+            and module.dilation == (1, 1)
+            and module.groups == 1
+            and module.in_channels <= _MOST_CHANNELS
+            and min(module.kernel_size) > 1
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.qweight.shape[2:]
+        height, width = x.shape[2] // down, x.shape[3] // across
+        x = x[:, :, : height * down, : width * across].to(self.compute_dtype)
+        patches = x.reshape(x.shape[0], x.shape[1], height, down, width, across).permute(0, 2, 4, 1, 3, 5)
+        y = self.kernel(patches.reshape(x.shape[0], height * width, self.in_features))
+        return y.transpose(1, 2).reshape(x.shape[0], self.out_features, height, width)
+
+
+class QEmbedding(QuantizedModule):
+    """An `nn.Embedding` [rows, width] in int8 with one scale a row: gather, then dequantize what was gathered."""
+
+    @classmethod
+    def from_float(cls, embedding: nn.Embedding, scheme: Scheme, name: str = "embedding") -> QEmbedding:
+        return cls(embedding.weight, scheme.embeddings, f"{name}.weight")
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if not traced(ids) and ids.is_cpu and self.qweight.is_cpu and library.available():
+            return native.gather_rows(self.qweight, self.weight_scale, ids).to(self.compute_dtype)
+        return (F.embedding(ids, self.qweight) * F.embedding(ids, self.weight_scale)).to(self.compute_dtype)

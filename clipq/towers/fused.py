@@ -1,0 +1,187 @@
+"""Whole stacks of int8 blocks as one call of the native library, wherever they are what it computes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels import ops
+from ..kernels.cpu import NativeLinear
+from ..kernels.library import best_path
+from ..kernels.stack import BlockWeights, Int8Matrix, Norm, pack_block, run_packed
+from ..modules.layers import QLinear, run_by_compiler
+from .blocks import HOST_LIBRARIES, library_of
+from .transformer import Block, Sequences
+
+_ACTIVATIONS = {
+    "GELUActivation": "gelu",
+    "QuickGELU": "quick_gelu",
+    "QuickGELUActivation": "quick_gelu",
+    "GELUTanh": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh",
+    "NewGELUActivation": "gelu_tanh",
+}
+_NORMS = ("LayerNorm", "LayerNormFp32")
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Packed blocks and their addresses: who runs them holds on to them, whatever is packed meanwhile."""
+
+    blocks: list[Tensor]
+    addresses: ctypes.Array
+
+
+class FusedStack:
+    """The blocks of a tower, packed for the native library at the first call, and anew once their modules change.
+
+    All between the int8 products (LayerNorm, attention, activation, residual) is computed in float32 then, whatever the
+    model's fallback precision; only the rows that come back are in the precision of those that went in.
+    """
+
+    def __init__(self, blocks: Sequence[Block]):
+        self._blocks = tuple(blocks)
+        parts = [part for block in blocks for part in _parts(block) if isinstance(part, nn.Module)]
+        self._linears = [part for part in parts if isinstance(part, QLinear)]
+        self._floats = [part for part in parts if not isinstance(part, QLinear)]
+        self._seen: _Snapshot | None = None
+        self._packed: _Packed | None = None
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the native library can run rows `x` through these blocks, as the modules are now."""
+        if not self._linears or not x.is_cpu:
+            return False
+        _pack_if_changed(self)
+        if torch.compiler.is_compiling() and stamps(self._linears) != self._seen.stamps:
+            return False  # never, but what was compiled is valid only for these stamps, and so the compiler learns it
+        return self._packed is not None
+
+    def __call__(self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None) -> Tensor:
+        """As `transformer.run_blocks`, for an `x` that fits."""
+        packed = self._packed
+        if ops.traced(x):
+            return ops.blocks(x, sequences.offsets, packed.blocks, causal, keep)
+        ops.refuse_gradient(x)
+        return run_packed(x, sequences.offsets, packed.addresses, causal, keep)
+
+    def _pack(self, seen: _Snapshot) -> _Packed | None:
+        if seen.has_own_forward or any(type(linear.qweight) not in ops.REAL for linear in self._linears):
+            return None
+        weights = [_weights(block) for block in self._blocks]
+        if any(one is None for one in weights):
+            return None
+        path = (self._linears[0].forced_kernel or "").partition("/")[2] or best_path()
+        blocks = [pack_block(one, path) for one in weights]
+        return _Packed(blocks, (ctypes.c_void_p * len(blocks))(*(one.data_ptr() for one in blocks)))
+
+
+@run_by_compiler
+def _pack_if_changed(stack: FusedStack) -> None:
+    if stack._seen is None or not stack._seen.is_current():
+        seen = _Snapshot(stack._linears, stack._floats)
+        stack._packed, stack._seen = stack._pack(seen), seen
+
+
+class _Snapshot:
+    """What a stack's modules were when they were packed. Comparing it with what they are takes some 10 us.
+
+    A float tensor that is written to is seen where torch counts that: not through `.data`, not in inference tensors.
+    """
+
+    def __init__(self, linears: Sequence[QLinear], floats: Sequence[nn.Module]):
+        self._linears = linears
+        self._own = [vars(part) for part in (*linears, *floats)]
+        self._held = [(part._parameters, *item) for part in floats for item in part._parameters.items()]
+        self._counted = [t for *_, t in self._held if t is not None and not t.is_inference()]
+        self.stamps, self._versions, self.has_own_forward = self._now()
+
+    def _now(self) -> tuple[list[int], list[int], bool]:
+        versions = [tensor._version for tensor in self._counted]
+        return stamps(self._linears), versions, any("forward" in own for own in self._own)
+
+    def is_current(self) -> bool:
+        replaced = [True for held, name, tensor in self._held if held.get(name) is not tensor]
+        return not replaced and self._now() == (self.stamps, self._versions, self.has_own_forward)
+
+
+def stamps(linears: Sequence[QLinear]) -> list[int]:
+    return [linear.stamp for linear in linears]
+
+
+def _linears(block: Block) -> tuple[object, ...]:
+    return (*block.qkv, block.out_proj, block.fc1, block.fc2)
+
+
+def _parts(block: Block) -> tuple[object, ...]:
+    return (*_linears(block), block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
+
+
+def _weights(block: Block) -> BlockWeights | None:
+    """The tensors of a block, or None if it is not one that the library computes exactly as its modules do."""
+    linears, act = _linears(block), activation(block.act)
+    norms = [_norm(part) for part in (block.ln_1, block.ln_2)]
+    scales = [_layer_scale(part) for part in (block.ls_1, block.ls_2)]
+    if act is None or None in norms or any(scale is False for scale in scales) or not _run_alike(linears):
+        return None
+    return BlockWeights(
+        heads=block.heads,
+        ln_1=norms[0],
+        qkv=_matrix(*block.qkv),
+        out_proj=_matrix(block.out_proj),
+        ln_2=norms[1],
+        fc1=_matrix(block.fc1),
+        activation=act,
+        fc2=_matrix(block.fc2),
+        ls_1=scales[0],
+        ls_2=scales[1],
+        symmetric=linears[0].activations.symmetric,
+    )
+
+
+def _run_alike(linears: Sequence[object]) -> bool:
+    """Whether all are int8 linears that the native kernel runs on one instruction set, quantizing rows in one way."""
+    if not all(isinstance(linear, QLinear) for linear in linears):
+        return False
+    weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
+    native = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
+    forced = {linear.forced_kernel for linear in linears}
+    allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
+    return native and allowed and len({one.activations.symmetric for one in weights}) == 1
+
+
+def activation(act: object) -> str | None:
+    """The native name of an activation module; None for one that the library does not have."""
+    if type(act) is nn.GELU:
+        return "gelu" if act.approximate == "none" else "gelu_tanh"
+    return _ACTIVATIONS.get(_known_name(act))
+
+
+def _known_name(part: object) -> str:
+    """The name of a class of torch or of a host, empty for other classes."""
+    return type(part).__name__ if library_of(part) in HOST_LIBRARIES else ""
+
+
+def _norm(part: object) -> Norm | None:
+    known = isinstance(part, nn.LayerNorm) and _known_name(part) in _NORMS
+    if not known or part.weight is None or part.bias is None or len(part.normalized_shape) != 1:
+        return None
+    return Norm(part.weight, part.bias, part.eps)
+
+
+def _layer_scale(part: object) -> Tensor | None | bool:
+    """The factors [width] of a layer scale, None without one, False for something else."""
+    if part is None:
+        return None
+    scale = getattr(part, "gamma", getattr(part, "lambda1", False))
+    return scale if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
+
+
+def _matrix(*linears: QLinear) -> Int8Matrix:
+    weights = [linear.kernel_weights(linear.bias) for linear in linears]
+    biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
+    scales = torch.cat([one.row_scale() for one in weights])
+    return Int8Matrix(torch.cat([one.qweight for one in weights]), scales, torch.cat(biases))

@@ -1,0 +1,4 @@
+"""Names of models, where their files are, downloads and caches.
+
+Nothing here opens a model's file: that is `files/`.
+"""

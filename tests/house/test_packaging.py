@@ -1,0 +1,71 @@
+"""The wheel: what is in it, and that it works installed somewhere that has never seen the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import clipq
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT, cwd=out)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel installed in it; the other packages come from the interpreter that runs the tests."""
+    place = tmp_path_factory.mktemp("installed")
+    pip = (sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--target", place)
+    run(*pip, wheel, cwd=place)
+    return place
+
+
+def clipq_from(place: Path, *arguments: object, cwd: Path) -> str:
+    """Run the installed console script, away from the checkout."""
+    env = {**os.environ, "PYTHONPATH": str(place)}
+    return run(sys.executable, place / "bin" / "clipq", *arguments, cwd=cwd, env=env).stdout
+
+
+def test_the_wheel_has_the_package_and_its_data_and_nothing_else(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert wheel.name.startswith(f"clipq-{clipq.__version__}-py3-none-")
+    assert {"clipq/__init__.py", "clipq/py.typed", "clipq/data/zoo/models.toml"} <= names
+    assert any(name.startswith("clipq/data/eval/tasks/") and name.endswith(".toml") for name in names)
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith("clipq/data/eval/results")]
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"clipq"}
+
+
+def test_the_installed_package_is_the_one_that_runs(installed, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    found = run(sys.executable, "-c", "import clipq; print(clipq.__file__)", cwd=tmp_path, env=env).stdout
+    assert Path(found.strip()).is_relative_to(installed)
+    assert clipq_from(installed, "--version", cwd=tmp_path).split() == ["clipq", clipq.__version__]
+
+
+def test_the_installed_package_lists_its_models(installed, tmp_path):
+    assert "clipq-tiny" in clipq_from(installed, "list", cwd=tmp_path)
+
+
+def test_the_installed_package_runs_the_demo(installed, tmp_path):
+    clipq_from(installed, "demo", "--quick", "--threads", 1, "-o", "demo.html", cwd=tmp_path)
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    assert page.count("data:image/") >= 12

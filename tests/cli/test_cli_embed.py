@@ -1,4 +1,4 @@
-"""`clipq embed` and `clipq demo`, and the command as a real process."""
+"""`clipq embed`: pictures or texts to a file, resumable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from cli_fixtures import COLOURS, error_of, model, pictures, quantized
+from cli_helpers import COLOURS, error_of
 from PIL import Image
 from safetensors import safe_open
 
 import clipq
 from clipq.cli import main
-
-# embed
 
 
 def embedded(path: Path) -> tuple[torch.Tensor, dict]:
@@ -95,14 +93,6 @@ def test_embed_of_no_text(content, model, tmp_path, capsys):
     assert "texts.txt" in error_of(capsys)
 
 
-@pytest.fixture
-def threads():
-    """Leaves torch's threads as they were."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_threads_are_those_asked_for(model, pictures, tmp_path, threads):
     assert main(["embed", model, str(pictures), "-o", str(tmp_path / "x.npy"), "--threads", "1"]) == 0
     assert torch.get_num_threads() == 1
@@ -140,37 +130,3 @@ def _kill_after_some_shards(argv: list[str], folder: Path) -> int:
         time.sleep(0.01)
     process.kill()
     pytest.fail(f"no shard was seen; the process ended with {process.wait()}")
-
-
-# demo
-
-
-def test_demo_writes_one_page_with_everything_in_it(tmp_path, capsys, threads):
-    page = tmp_path / "demo.html"
-    assert main(["demo", "--quick", "--threads", "1", "-o", str(page)]) == 0
-    out = capsys.readouterr().out
-    assert str(page) in out
-    assert "same answer as fp32" in out
-    assert "drop" in out
-    html = page.read_text(encoding="utf-8")
-    assert html.count("data:image/png;base64,") >= 24
-    assert "$" not in html.split("</style>")[1]
-    assert "http" not in html
-
-
-# as real processes
-
-
-def test_the_module_and_the_exit_code():
-    done = subprocess.run(
-        [sys.executable, "-m", "clipq", "info", "no-such-file"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("clipq: error: ")
-    assert "Traceback" not in done.stderr
-
-
-def test_a_reader_that_has_enough_is_no_error():
-    command = f"{sys.executable} -m clipq list | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""

@@ -1,29 +1,32 @@
-"""What the tests of the commands share: a tiny model in a folder, its int8 file, and little pictures."""
+"""What the tests of the commands share: a tiny model in a folder, its int8 file, little pictures, a task."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from cli_helpers import COLOURS, CONFIG
 from PIL import Image
 from safetensors.torch import save_file
 
 from clipq.cli import main
+from clipq.loading import worth
 
-CONFIG = {
-    "model_cfg": {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    },
-    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-}
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (30, 60, 220)}
+TASK = """
+name = "colours"
+version = 1
+[dataset]
+kind = "class-folder"
+[prompts]
+templates = ["a {c} square"]
+"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(tmp_path_factory) -> str:
     """A name that clipq.load takes: a tiny random CLIP in an open_clip folder."""
     import open_clip
@@ -36,7 +39,7 @@ def model(tmp_path_factory) -> str:
     return f"local-dir:{folder}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """Class folders of little squares."""
     folder = tmp_path_factory.mktemp("pictures")
@@ -48,15 +51,32 @@ def pictures(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def quantized(model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("quantized") / "tiny.safetensors"
     assert main(["quantize", model, "-o", str(path)]) == 0
     return path
 
 
-def error_of(capsys) -> str:
-    """The one line that a failed command leaves on stderr."""
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("clipq: error: ")
-    return line
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """The measurement of this machine, with tiny models."""
+    sizes = worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
+    measure = partial(worth.measure, limit=0.02, sizes=sizes)
+    monkeypatch.setattr(worth, "measure", measure)
+    monkeypatch.setattr("clipq.loading.load.measure", measure)
+
+
+@pytest.fixture
+def task(tmp_path) -> str:
+    path = tmp_path / "colours.toml"
+    path.write_text(TASK)
+    return str(path)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Leaves torch's threads as they were."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,67 @@
+"""`clipq quantize`, and what `--precision auto` means to every command that loads a model."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from cli_helpers import error_of
+
+import clipq
+from clipq.arithmetic.schemes import per_tower
+from clipq.cli import main
+from clipq.loading import worth
+
+
+def test_quantize_writes_what_load_reads(model, quantized):
+    fp32, int8 = clipq.load(model, "fp32"), clipq.load(str(quantized))
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    a, b = fp32.encode_image(pixels, normalize=True), int8.encode_image(pixels, normalize=True)
+    assert int8.precision == {"image": "int8", "text": "int8"}
+    assert (a * b).sum(dim=-1).min() > 0.99
+
+
+def test_quantize_says_what_it_did(model, tmp_path, capsys):
+    path = tmp_path / "mixed.safetensors"
+    assert main(["quantize", model, "-o", str(path), "--text", "fp32", "--fallback", "fp32"]) == 0
+    out = capsys.readouterr().out
+    assert "100.0 %" in out
+    assert "left float" in out
+    assert "smaller" in out
+    assert clipq.load(str(path)).precision == {"image": "int8", "text": "fp32"}
+
+
+def test_auto_is_taken_wherever_a_model_is_loaded(quick, model, pictures, task, tmp_path, capsys):
+    """The choice is the machine's, so it is read off the line that names it."""
+    expected = worth.measure().choice
+    assert main(["eval", model, "--precision", "auto", "--task", task, "--data", str(pictures), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"]["precision"] == expected
+    assert err.count("clipq: precision 'auto' is ") == 1
+    bench = ["bench", model, "--image", "auto", "--text", "fp16", "--batch-sizes", "1", "--runs", "1", "--no-memory"]
+    assert main([*bench, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["model"]["precision"]
+    assert found == {"image": expected["image"], "text": "fp16"}
+    path = tmp_path / "auto.safetensors"
+    assert main(["quantize", model, "-o", str(path), "--precision", "auto", "--fallback", "fp32"]) == 0
+    assert capsys.readouterr().err.count("clipq: precision 'auto' is ") == 1
+    assert clipq.load(str(path), "auto").precision == expected
+
+
+def test_what_auto_means_is_settled_for_other_processes(quick, model):
+    from clipq.cli import build_parser
+    from clipq.cli.options import loading_of
+
+    args = build_parser().parse_args(["bench", model, "--precision", "auto"])
+    found = loading_of(args)["precision"]
+    assert per_tower(found) == per_tower(worth.measure().choice)
+
+
+def test_quantize_overwrites_only_if_told_to(model, tmp_path, capsys):
+    path = tmp_path / "kept.safetensors"
+    path.write_bytes(b"precious")
+    assert main(["quantize", model, "-o", str(path)]) == 1
+    assert "--force" in error_of(capsys)
+    assert path.read_bytes() == b"precious"
+    assert main(["quantize", model, "-o", str(path), "--force"]) == 0
+    assert path.stat().st_size > 1000

@@ -1,0 +1,20 @@
+"""What the tests of the commands read: the tiny model's configuration, the colours of the pictures, an error."""
+
+from __future__ import annotations
+
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 2},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+}
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (30, 60, 220)}
+
+
+def error_of(capsys) -> str:
+    """The one line that a failed command leaves on stderr."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("clipq: error: ")
+    return line

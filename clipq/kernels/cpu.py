@@ -33,4 +33,5 @@ class NativeLinear:
         if ops.traced(x):
             return ops.call_linear(self._packed, x)
         ops.refuse_gradient(x)
+        ops.refuse_tracing()
         return self._packed(x)

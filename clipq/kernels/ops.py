@@ -36,6 +36,16 @@ def refuse_gradient(x: Tensor) -> None:
         )
 
 
+def refuse_tracing() -> None:
+    """Raise `QuantizationError` within `torch.jit.trace`, which records torch's operators and no call of a library."""
+    if torch.jit.is_tracing():
+        raise QuantizationError(
+            "torch.jit.trace and torch.onnx.export(dynamo=False) would record the result of this one int8 call as a "
+            "constant, the same for every input. Use torch.export.export, which keeps clipq's operators; an export to "
+            "ONNX is planned for a later version of clipq."
+        )
+
+
 @custom_op("clipq::linear", mutates_args=(), device_types="cpu")
 def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
     """`PackedLinear` with its parts as arguments: `packed` uint8, `scale` and `bias` float32 [out].

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..modules.layers import QPatchEmbed
+from ..modules.convolutions import QPatchEmbed
 from ..towers.blocks import BlockNames
 from ..towers.rows import Tower, blocks_of
 from .base import is_class

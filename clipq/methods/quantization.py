@@ -17,7 +17,8 @@ from ..hosts import Host, find_host
 from ..kernels.reference import ReferenceLinear
 from ..machine import cpu_flags
 from ..modules.attention import QMultiheadAttention, QOpenClipAttention
-from ..modules.layers import QEmbedding, QLinear, QPatchEmbed, QuantizedModule
+from ..modules.convolutions import QPatchEmbed, QPointwise
+from ..modules.layers import QEmbedding, QLinear, QuantizedModule
 from .coverage import Coverage, coverage, tower_dtype
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -31,6 +32,7 @@ REPLACEMENTS = {
     "open_clip_attention": QOpenClipAttention,
     "linear": QLinear.from_float,
     "patch_embedding": QPatchEmbed.from_float,
+    "pointwise_convolution": QPointwise.from_float,
     "embedding": QEmbedding.from_float,
 }
 
@@ -120,7 +122,9 @@ def _kind(part: nn.Module, scheme: Scheme) -> str | None:
         return "linear"
     if type(part) is nn.Embedding and scheme.embeddings is not None:
         return "embedding"
-    return "patch_embedding" if QPatchEmbed.fits(part) else None
+    if QPatchEmbed.fits(part):
+        return "patch_embedding"
+    return "pointwise_convolution" if QPointwise.fits(part) else None
 
 
 def rebuild(module: nn.Module, host: Host, recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..arithmetic.schemes import Scheme
 from ..errors import QuantizationError
 from .layers import QLinear
+from .tracing import fx_leaf
 
 
 class QAttention(nn.Module):
@@ -54,6 +55,7 @@ class QMultiheadAttention(QAttention):
             and not module.add_zero_attn
         )
 
+    @fx_leaf
     def forward(
         self,
         query: Tensor,
@@ -117,6 +119,7 @@ class QOpenClipAttention(QAttention):
             type(module).__name__ == "Attention" and hasattr(module, "in_proj_weight") and hasattr(module, "num_heads")
         )
 
+    @fx_leaf
     def forward(
         self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
     ) -> Tensor:

@@ -1,4 +1,4 @@
-"""The quantized modules: `QLinear`, `QPatchEmbed`, `QEmbedding`. Buffers, no tensor subclasses, no gradient.
+"""The quantized modules: `QLinear` and `QEmbedding`. Buffers, no tensor subclasses, no gradient.
 
 The int8 buffer is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
 open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
@@ -20,9 +20,10 @@ from ..arithmetic.schemes import QuantSpec, Scheme
 from ..errors import QuantizationError
 from ..kernels import library, native
 from ..kernels.ops import REAL, traced
+from .save_guard import refuse_save_pretrained
+from .tracing import fx_leaf
 
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
-_MOST_CHANNELS = 4  # pixels; a strided convolution over features (ConvNeXt's downsampling) is no patch embedding
 
 
 class QuantizedModule(nn.Module):
@@ -57,6 +58,10 @@ class QuantizedModule(nn.Module):
     @property
     def int8_original_dtype(self) -> torch.dtype:
         return self.compute_dtype
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        refuse_save_pretrained()
+        super()._save_to_state_dict(*arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
         # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
@@ -113,6 +118,7 @@ class QLinear(QuantizedModule):
         weights = self.kernel_weights(self.bias, self.activations)
         return self.forced_kernel or kernels.label(kernels.chosen(self.qweight.device, weights))
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         return self.kernel(x)
 
@@ -154,53 +160,6 @@ def _pack_once(layer: QLinear) -> None:
     layer._kernel = kernels.pack(weights, layer.forced_kernel)
 
 
-class QPatchEmbed(QLinear):
-    """A patch embedding: a convolution whose kernel is its stride, as one int8 product over the patches.
-
-    Maps [batch, channels, height, width] to [batch, out, height // patch, width // patch] in `compute_dtype`.
-    """
-
-    _kept: tuple[Any, Tensor] | None = None
-
-    @classmethod
-    def from_float(cls, conv: nn.Conv2d, scheme: Scheme, name: str = "conv") -> QPatchEmbed:
-        return cls(conv.weight, conv.bias, scheme, f"{name}.weight")
-
-    @property
-    def weight(self) -> Tensor:
-        """As for every quantized module, but kept: transformers reads its dtype at every call."""
-        if torch.compiler.is_compiling():
-            return self._dequantized()
-        key = (self.stamp, self.compute_dtype)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._dequantized())
-        return self._kept[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_kept": None}
-
-    @staticmethod
-    def fits(module: nn.Module) -> bool:
-        """Whether `module` is a convolution over patches of pixels that neither overlap nor leave gaps."""
-        return (
-            type(module) is nn.Conv2d
-            and module.kernel_size == module.stride
-            and module.padding in ((0, 0), "valid")
-            and module.dilation == (1, 1)
-            and module.groups == 1
-            and module.in_channels <= _MOST_CHANNELS
-            and min(module.kernel_size) > 1
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        down, across = self.qweight.shape[2:]
-        height, width = x.shape[2] // down, x.shape[3] // across
-        x = x[:, :, : height * down, : width * across].to(self.compute_dtype)
-        patches = x.reshape(x.shape[0], x.shape[1], height, down, width, across).permute(0, 2, 4, 1, 3, 5)
-        y = self.kernel(patches.reshape(x.shape[0], height * width, self.in_features))
-        return y.transpose(1, 2).reshape(x.shape[0], self.out_features, height, width)
-
-
 class QEmbedding(QuantizedModule):
     """An `nn.Embedding` [rows, width] in int8 with one scale a row: gather, then dequantize what was gathered."""
 
@@ -208,7 +167,9 @@ class QEmbedding(QuantizedModule):
     def from_float(cls, embedding: nn.Embedding, scheme: Scheme, name: str = "embedding") -> QEmbedding:
         return cls(embedding.weight, scheme.embeddings, f"{name}.weight")
 
+    @fx_leaf
     def forward(self, ids: Tensor) -> Tensor:
-        if not traced(ids) and ids.is_cpu and self.qweight.is_cpu and library.available():
+        recorded = traced(ids) or torch.jit.is_tracing()
+        if not recorded and ids.is_cpu and self.qweight.is_cpu and library.available():
             return native.gather_rows(self.qweight, self.weight_scale, ids).to(self.compute_dtype)
         return (F.embedding(ids, self.qweight) * F.embedding(ids, self.weight_scale)).to(self.compute_dtype)

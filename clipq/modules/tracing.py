@@ -1,4 +1,4 @@
-"""Int8 modules as leaves of `torch.fx` graphs, as torch's own layers are: a graph calls them and does not look inside."""
+"""Int8 modules as leaves of `torch.fx` graphs, as torch's own layers are: a graph calls them and looks no further."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from clipq.arithmetic.functional import fake_quantize, quantize_weight
 from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme
 from clipq.errors import QuantizationError
 from clipq.kernels import KERNELS, chosen
-from clipq.modules.layers import QEmbedding, QLinear, QPatchEmbed, QuantizedModule
+from clipq.modules.convolutions import QPatchEmbed
+from clipq.modules.layers import QEmbedding, QLinear, QuantizedModule
 
 INT8, SYMMETRIC, WEIGHT_ONLY = (PRECISIONS[name] for name in ("int8", "int8-symmetric", "int8-weight-only"))
 GROUPS = Scheme("groups", QuantSpec(granularity="group", group_size=8), QuantSpec(granularity="token"))

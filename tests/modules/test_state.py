@@ -11,7 +11,8 @@ from torch import nn
 
 from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme
 from clipq.modules.attention import QMultiheadAttention, QOpenClipAttention
-from clipq.modules.layers import QEmbedding, QLinear, QPatchEmbed
+from clipq.modules.convolutions import QPatchEmbed
+from clipq.modules.layers import QEmbedding, QLinear
 from clipq.modules.state import fingerprint, slots
 
 INT8 = PRECISIONS["int8"]

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from .errors import ClipqError, QuantizationError
 from .hosts import Host, find_host
 from .inputs.preprocessing import Preprocess, build_preprocess
-from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer
+from .inputs.processors import read_processor
+from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
 from .methods import quantization
 from .methods.quantization import Recipe
+from .module_like import ModuleLike
 from .modules.state import fingerprint
 from .towers.rows import Tower, TowerView, distinct, run_image, run_text
 
@@ -27,10 +29,14 @@ _PROMPTS = 256  # encoded at a time: more is no faster, and takes memory
 _LOGIT_SCALE = 100.0  # CLIP clips its learned scale at 100, and zero-shot evaluation uses 100
 
 
-class Model:
+class Model(ModuleLike):
     """A CLIP-like model with what it needs to be used: preprocessing, tokenizer, and where it came from.
 
     `module` is the host's model, `source` a dictionary saying where the weights came from, `towers` the towers it has.
+
+    `tokenizer`: a `TokenizerSpec`, or a tokenizer of open_clip or transformers. `processor`: what transformers'
+    AutoProcessor loads; it has the preprocessing and the tokenizer, where these are not given.
+    Code written for open_clip's CLIP takes a `Model` unchanged: it is called, moved and put to `eval()` as that is.
     """
 
     def __init__(
@@ -39,15 +45,17 @@ class Model:
         *,
         config: Mapping[str, Any] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
-        tokenizer: TokenizerSpec | None = None,
+        tokenizer: TokenizerSpec | Any | None = None,
+        processor: Any = None,
         source: Mapping[str, Any] | None = None,
     ):
         self.module = module
         self.host: Host = find_host(module)
         self.towers = self.host.towers(module)
         self._config = None if config is None else dict(config)
-        self.preprocessing = dict(preprocessing or self.host.preprocessing(module) or {})
-        self.tokenizer_spec = tokenizer
+        known = (None, None) if processor is None else read_processor(processor)
+        self.preprocessing = dict(preprocessing or known[0] or self.host.preprocessing(module) or {})
+        self.tokenizer_spec = self._described(known[1] if tokenizer is None else tokenizer)
         self.source = {"host": self.host.name, **(source or {})}
         self._views: dict[str, TowerView] = {}
 
@@ -78,10 +86,6 @@ class Model:
         if self._config is None:
             self._config = self.host.config(self.module)
         return self._config
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -175,14 +179,16 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_views": {}}  # a copy has modules of its own
 
+    def _described(self, tokenizer: Any) -> TokenizerSpec | None:
+        if tokenizer is None or isinstance(tokenizer, TokenizerSpec):
+            return tokenizer
+        return describe_tokenizer(tokenizer, self.host.context_length(self.module)) if "text" in self.towers else None
+
     def _require(self, tower: str) -> None:
         if tower not in self.towers:
             raise QuantizationError(
                 f"{type(self.module).__name__} has no {tower} tower, only {' and '.join(self.towers)}."
             )
-
-    def _dtype(self, tower: str) -> torch.dtype:
-        return quantization.fallback_dtype(self.recipe.schemes[tower], self.device)
 
     def __repr__(self) -> str:
         name = self.source.get("name") or self.source.get("arch") or type(self.module).__name__

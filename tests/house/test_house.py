@@ -27,6 +27,7 @@ ORDER = (
     "towers",
     "hosts",
     "methods",
+    "module_like",
     "models",
     "files",
     "loading",

@@ -1,0 +1,128 @@
+"""`ModuleLike`: what code written for a CLIP of torch asks of a model besides its embeddings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .errors import QuantizationError
+from .hosts import Host
+from .methods import quantization
+from .methods.quantization import Recipe
+
+_Like = TypeVar("_Like", bound="ModuleLike")
+
+
+class ModuleLike(ABC):
+    """A model that is called, moved and put to `eval()` as open_clip's CLIP is, so that code for that takes it."""
+
+    module: nn.Module
+    host: Host
+    towers: tuple[str, ...]
+    recipe: Recipe
+    precision_name: str
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
+        """float32 embeddings [batch, width] of preprocessed images."""
+
+    @abstractmethod
+    def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
+        """float32 embeddings [batch, width] of token ids or strings."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which images enter the model (texts, where it has no image tower): that of what stays float."""
+        return self._dtype(self.towers[0])
+
+    @property
+    def logit_scale(self) -> Tensor | None:
+        """The logarithm of what similarities are multiplied with, as the host learned it; None for one without."""
+        return getattr(self.module, "logit_scale", None)
+
+    @property
+    def training(self) -> bool:
+        return self.module.training
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The host's parameters: what stayed float. Int8 weights are buffers, and none of them."""
+        return self.module.parameters()
+
+    def eval(self: _Like) -> _Like:
+        return self.train(False)
+
+    def train(self: _Like, mode: bool = True) -> _Like:
+        """As `nn.Module.train`, for float models; embeddings carry no gradient, so what is trained is `module`.
+
+        Raises `QuantizationError` for a quantized model: an int8 weight has no gradient.
+        """
+        if mode and self._is_quantized():
+            raise QuantizationError(
+                f"a model of precision {self.precision_name!r} cannot be trained: its weights are integers. Train the "
+                "float model (clipq.load(name, precision='fp32').module) and quantize the result."
+            )
+        self.module.train(mode)
+        return self
+
+    def to(
+        self: _Like,
+        device: str | int | torch.device | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> _Like:
+        """Move the model in place, and give a float model another precision (float32, float16 or bfloat16).
+
+        What stays float in a quantized model keeps the precision its scheme says, which "auto" makes fp16 on a GPU.
+        Raises `QuantizationError` for another dtype than a quantized model's own.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        target = self.device if device is None else torch.device(device)
+        if dtype is not None and any(self._dtype(tower, target) != dtype for tower in self.towers):
+            quantization.quantize_module(self.module, self._float_precision(dtype))
+        if target != self.device:
+            self.module.to(target, non_blocking=non_blocking)
+            if (recipe := quantization.stated_recipe(self.module)) is not None:
+                quantization.finish(self.module, self.host, recipe)
+        return self
+
+    def __call__(
+        self, image: Tensor | None = None, text: Tensor | str | Sequence[str] | None = None
+    ) -> dict[str, Tensor | None] | tuple[Tensor | None, ...]:
+        """What open_clip's `CLIP.forward` gives: both normalized embeddings (None for what was not given) and the
+
+        factor of their similarities, `logit_scale.exp()` (None where the model has none); with the `logit_bias` of
+        a model that has one. A dictionary if the host's module has `output_dict` set, else a tuple.
+        """
+        scale, bias = self.logit_scale, getattr(self.module, "logit_bias", None)
+        found = {
+            "image_features": None if image is None else self.encode_image(image, normalize=True),
+            "text_features": None if text is None else self.encode_text(text, normalize=True),
+            "logit_scale": None if scale is None else scale.detach().exp(),
+            **({} if bias is None else {"logit_bias": bias.detach()}),
+        }
+        return found if getattr(self.module, "output_dict", False) else tuple(found.values())
+
+    def _is_quantized(self) -> bool:
+        return not all(scheme.is_float for scheme in self.recipe.schemes.values())
+
+    def _float_precision(self, dtype: torch.dtype) -> str:
+        names = {known: name for name, known in quantization.DTYPES.items()}
+        if self._is_quantized() or dtype not in names:
+            raise QuantizationError(
+                f"a model of precision {self.precision_name!r} cannot be made {dtype}; clipq.quantize(module, 'int8', "
+                "fallback='bf16') says what stays float, and a float model may be float32, float16 or bfloat16."
+            )
+        return names[dtype]
+
+    def _dtype(self, tower: str, device: torch.device | None = None) -> torch.dtype:
+        """The dtype of what stays float in `tower`, on its device or on another one."""
+        return quantization.fallback_dtype(self.recipe.schemes[tower], device or self.device)

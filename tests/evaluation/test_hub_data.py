@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from evaluation_helpers import COLOURS, colour_tar
+from picture_helpers import COLOURS, colour_tar
 
 from clipq.errors import DataError
 from clipq.evaluation.data import task_images

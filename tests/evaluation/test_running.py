@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_helpers import COLOURS, colour_folder, colour_task, encoded, picture, tiny_clip
+from evaluation_helpers import colour_task, tiny_clip
+from picture_helpers import COLOURS, colour_folder, encoded, picture
 from torch.nn.functional import normalize
 
 from clipq.errors import DataError, ResultError, SchemeError

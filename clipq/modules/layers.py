@@ -20,7 +20,7 @@ from ..arithmetic.schemes import QuantSpec, Scheme
 from ..errors import QuantizationError
 from ..kernels import library, native
 from ..kernels.ops import REAL, traced
-from .save_guard import refuse_save_pretrained
+from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
@@ -60,7 +60,7 @@ class QuantizedModule(nn.Module):
         return self.compute_dtype
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
-        refuse_save_pretrained()
+        refuse_foreign_saving()
         super()._save_to_state_dict(*arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:

@@ -1,7 +1,7 @@
-"""transformers' `save_pretrained` of a model that holds int8 modules is refused: what it writes cannot be read back.
+"""Saving int8 modules with a library that would not read them back as they were is refused.
 
-`from_pretrained` would look for the names of the float weights, find none of them, and initialise them anew, which only
-a log says.
+transformers, timm (for another number of classes) and huggingface_hub's mixin, when they load such a file, look for the
+names of the float weights, find none of them, and go on with newly initialised ones, which at most a log says.
 """
 
 from __future__ import annotations
@@ -10,27 +10,34 @@ import sys
 
 from ..errors import CheckpointError
 
+_SAVING = {
+    ("transformers.modeling_utils", "save_pretrained"): "self",
+    ("huggingface_hub.hub_mixin", "save_pretrained"): "self",
+    ("timm.models._hub", "save_for_hf"): "model",
+}
+"""Module and name of each function that is refused, and which of its arguments is the model."""
 
-def refuse_save_pretrained() -> None:
-    """Raise `CheckpointError` if transformers' `PreTrainedModel.save_pretrained` is among the callers.
+
+def refuse_foreign_saving() -> None:
+    """Raise `CheckpointError` if one of those libraries' functions that save a model is among the callers.
 
     Int8 modules call this when they are asked for their state dict. Whoever saves asks for that, and a model around a
     quantized one (LLaVA around its vision tower, a pipeline, a SentenceTransformer) was never seen by `quantize`, so
     nothing can be left on it. The state dict must stay what it is for `torch.save` and copies, so the one thing that
-    tells them apart is the caller. Nothing of transformers is replaced, and nothing has to survive a copy or a pickle.
+    tells them apart is the caller. No function is replaced, and nothing has to survive a copy or a pickle.
     A state dict that was made before and is given as `save_pretrained(..., state_dict=)` goes unseen.
     """
     frame = sys._getframe(1)
     while frame is not None:
-        of_transformers = frame.f_globals.get("__name__") == "transformers.modeling_utils"
-        if frame.f_code.co_name == "save_pretrained" and of_transformers:
-            raise refusal(type(frame.f_locals["self"]).__name__)
+        saving = (frame.f_globals.get("__name__"), frame.f_code.co_name)
+        if saving in _SAVING:
+            raise refusal(type(frame.f_locals[_SAVING[saving]]).__name__, saving[1])
         frame = frame.f_back
 
 
-def refusal(kind: str) -> CheckpointError:
-    """The error for saving a module of the class called `kind` with transformers."""
+def refusal(kind: str, function: str) -> CheckpointError:
+    """The error for saving a module of the class called `kind` with a host's `function`."""
     return CheckpointError(
-        f"{kind}.save_pretrained cannot save int8 weights: from_pretrained would not find them and would initialise "
-        "new ones instead. Use clipq.save(module, path) and clipq.load(path), with the module that was quantized."
+        f"{function} cannot save the int8 weights in this {kind}: they would not be found when it is loaded, and new "
+        "ones initialised instead. Use clipq.save(module, path) and clipq.load(path) for the module that was quantized."
     )

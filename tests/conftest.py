@@ -25,7 +25,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def tiny() -> Callable[[str], nn.Module]:
-    """`tiny(name)` builds one of tests/tiny_models.py's models."""
+    """`tiny(name)` builds one of tests/helpers/tiny_models.py's models."""
     from tiny_models import build
 
     return build

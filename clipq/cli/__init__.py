@@ -1,4 +1,7 @@
-"""The `clipq` command: one file a subcommand, each importing what is heavy only once it runs."""
+"""The `clipq` command: one file a subcommand, each importing what is heavy only once it runs.
+
+Nothing here computes: it reads arguments, calls what the library has for everybody, and shows the answer.
+"""
 
 from __future__ import annotations
 

@@ -54,6 +54,19 @@ def test_the_wheel_has_the_package_and_its_data_and_nothing_else(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"clipq"}
 
 
+def test_every_file_of_every_room_is_in_the_wheel(wheel):
+    """And only those: clipq/data/ is what lies beside the package, the native library was built with the wheel."""
+    rooms = [path.relative_to(ROOT) for path in (ROOT / "clipq").rglob("*") if path.is_file()]
+    expected = {path.as_posix() for path in rooms if _is_source(path)}
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("clipq/")}
+    assert {name for name in names if not name.startswith("clipq/data/") and _is_source(Path(name))} == expected
+    assert {"clipq/arithmetic/schemes.py", "clipq/towers/__init__.py", "clipq/cli/page.html"} <= expected
+
+
+def _is_source(path: Path) -> bool:
+    return "__pycache__" not in path.parts and not path.name.startswith("_native")
+
+
 def test_the_installed_package_is_the_one_that_runs(installed, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(installed)}
     found = run(sys.executable, "-c", "import clipq; print(clipq.__file__)", cwd=tmp_path, env=env).stdout

@@ -79,8 +79,9 @@ class QPatchEmbed(QConvolution):
 class QPointwise(QConvolution):
     """A 1x1 convolution: an int8 linear over the channels of each pixel.
 
-    Maps [..., channels, height, width] to [..., out, height / stride, width / stride] (rounded up), in the input's
-    dtype and, as a convolution does, in its memory format; channels last is the faster one, whose pixels are rows.
+    Maps [batch, channels, height, width] to [batch, out, height / stride, width / stride] (rounded up; all without the
+    batch too), in the input's dtype and, as a convolution does, in its memory format. Channels last, where pixels are
+    rows already, is the faster one.
     """
 
     @staticmethod
@@ -95,7 +96,9 @@ class QPointwise(QConvolution):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:  # one image without a batch
+            return self.forward(x.unsqueeze(0)).squeeze(0)
         down, across = self.stride
-        y = self.kernel(x[..., ::down, ::across].movedim(-3, -1)).movedim(-1, -3)
-        channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        return y if channels_last else y.contiguous()
+        pixels = x[:, :, ::down, ::across].permute(0, 2, 3, 1)
+        y = self.kernel(pixels).permute(0, 3, 1, 2)
+        return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()

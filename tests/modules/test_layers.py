@@ -7,14 +7,13 @@ import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipq.arithmetic.functional import fake_quantize, quantize_weight
 from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme
 from clipq.errors import QuantizationError
 from clipq.kernels import KERNELS, chosen
-from clipq.modules.convolutions import QPatchEmbed
+from clipq.modules.convolutions import QPatchEmbed, QPointwise
 from clipq.modules.layers import QEmbedding, QLinear, QuantizedModule
 
 INT8, SYMMETRIC, WEIGHT_ONLY = (PRECISIONS[name] for name in ("int8", "int8-symmetric", "int8-weight-only"))
@@ -66,44 +65,6 @@ def test_the_bias_is_a_copy() -> None:
     assert torch.equal(quantized.bias, before)
 
 
-PATCHES = [((8, 8), (32, 32)), ((8, 8), (39, 33)), ((4, 8), (17, 23)), ((1, 1), (3, 2)), ((16, 16), (16, 16))]
-
-
-@pytest.mark.parametrize(("patch", "size"), PATCHES)
-@pytest.mark.parametrize("bias", [True, False])
-def test_qpatchembed_is_a_convolution_with_the_dequantized_weight(patch: tuple, size: tuple, bias: bool) -> None:
-    conv = nn.Conv2d(3, 12, patch, stride=patch, bias=bias)
-    quantized = QPatchEmbed.from_float(conv, WEIGHT_ONLY)
-    for pixels in (torch.randn(2, 3, *size), torch.randn(2, *size, 3).permute(0, 3, 1, 2)):
-        expected = as_dequantized(conv, quantized)(pixels)
-        torch.testing.assert_close(quantized(pixels), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_qpatchembed_quantizes_each_patch() -> None:
-    conv = nn.Conv2d(3, 12, 8, stride=8)
-    quantized = QPatchEmbed.from_float(conv, INT8)
-    patches = F.unfold(torch.randn(2, 3, 24, 16), 8, stride=8).transpose(1, 2)
-    pixels = F.fold(patches.transpose(1, 2), (24, 16), 8, stride=8)
-    rows = fake(patches, INT8) @ quantized.weight.flatten(1).t() + conv.bias
-    torch.testing.assert_close(quantized(pixels), rows.transpose(1, 2).reshape(2, 12, 3, 2), rtol=1e-5, atol=1e-5)
-    moved = copy.deepcopy(quantized).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(moved(pixels), quantized(pixels))
-
-
-FITS = [({}, True), ({"padding": "valid"}, True), ({"padding": 1}, False), ({"stride": 4}, False),
-        ({"dilation": 2}, False), ({"groups": 3}, False)]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "fits"), FITS)
-def test_only_convolutions_over_whole_patches_fit(options: dict, fits: bool) -> None:
-    assert QPatchEmbed.fits(nn.Conv2d(3, 12, 8, **{"stride": 8, **options})) == fits
-
-
-def test_other_modules_are_no_patch_embeddings() -> None:
-    assert not QPatchEmbed.fits(nn.Linear(3, 3))
-    assert not QPatchEmbed.fits(nn.Conv1d(3, 3, 8, stride=8))
-
-
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (0,)])
 def test_qembedding_is_an_embedding_of_dequantized_rows(shape: tuple) -> None:
     embedding = nn.Embedding(20, 8)
@@ -118,6 +79,7 @@ def layers() -> dict[str, tuple[QuantizedModule, Tensor]]:
         "linear": (QLinear.from_float(nn.Linear(16, 24), INT8), torch.randn(3, 16)),
         "weight-only": (QLinear.from_float(nn.Linear(16, 24), WEIGHT_ONLY), torch.randn(3, 16)),
         "asymmetric": (QLinear.from_float(nn.Linear(16, 24), ASYMMETRIC), torch.randn(3, 16)),
+        "pixels": (QPointwise.from_float(nn.Conv2d(16, 8, 1), INT8), torch.randn(1, 16, 2, 3)),
         "patches": (QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4), INT8), torch.randn(1, 3, 8, 8)),
         "embedding": (QEmbedding.from_float(nn.Embedding(9, 8), INT8), torch.tensor([[1, 8, 0]])),
     }
@@ -184,6 +146,7 @@ def test_on_the_meta_device_only_the_shapes_are_made(kind: str) -> None:
     made = {"linear": lambda: QLinear.from_float(nn.Linear(16, 24, device="meta"), INT8),
             "weight-only": lambda: QLinear.from_float(nn.Linear(16, 24, device="meta"), WEIGHT_ONLY),
             "asymmetric": lambda: QLinear.from_float(nn.Linear(16, 24, device="meta"), ASYMMETRIC),
+            "pixels": lambda: QPointwise.from_float(nn.Conv2d(16, 8, 1, device="meta"), INT8),
             "patches": lambda: QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4, device="meta"), INT8),
             "embedding": lambda: QEmbedding.from_float(nn.Embedding(9, 8, device="meta"), INT8)}[kind]()  # fmt: skip
     shapes = {name: (t.shape, t.dtype) for name, t in layer.state_dict().items()}
@@ -237,12 +200,3 @@ def test_outliers_of_clips_size_stay_finite_and_close_in_half_precision(scheme: 
     assert torch.isfinite(y).all()
     # Weight-only and grouped weights are rounded to `dtype` before the product, so the bound is on a term, 800 / 8.
     torch.testing.assert_close(y.double(), exact, rtol=2 * torch.finfo(dtype).eps, atol=100 * torch.finfo(dtype).eps)
-
-
-def test_a_patch_embeddings_weight_is_kept_until_it_changes() -> None:
-    patches = QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4), INT8)
-    first = patches.weight
-    assert patches.weight is first and copy.deepcopy(patches)._kept is None
-    patches.load_state_dict(QPatchEmbed.from_float(nn.Conv2d(3, 8, 4, stride=4), INT8).state_dict())
-    assert not torch.equal(patches.weight, first)
-    assert patches.half().weight.dtype == torch.float16

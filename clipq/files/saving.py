@@ -21,6 +21,10 @@ from .cards import model_card
 from .checkpoints import write
 from .header import MODEL_FILE
 
+_MARK = "clipq_version"
+_QUANTIZATION = "quantization_config"
+_TOWER_CONFIGS = ("vision_config", "text_config")
+
 
 def save(model: Model | nn.Module, path: str | os.PathLike[str], *, results: Mapping[str, Any] | None = None) -> Path:
     """Write `model` to `path`: one file if that ends in `.safetensors`, else a folder as the hub expects it.
@@ -80,10 +84,7 @@ def _fill_beside(model: Model, path: Path, results: Mapping[str, Any]) -> None:
 
 
 def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
-    files = {
-        "README.md": model_card(model, results),
-        "config.json": _json({**_host_config(model), "quantization_config": quantization_config(model)}),
-    }
+    files = {"README.md": model_card(model, results), "config.json": _json(_config(model))}
     if model.host.name == "open_clip":
         preprocessing = {k: v for k, v in model.preprocessing.items() if k != "kind"}
         config = {k: v for k, v in model.config.items() if k != "arch"}
@@ -93,34 +94,49 @@ def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
     return {**files, **(model.tokenizer_spec.files if model.tokenizer_spec else {})}
 
 
+def _config(model: Model) -> dict[str, Any]:
+    """What config.json says: the host's configuration, who wrote it, and how it is quantized.
+
+    A float model of transformers is a plain folder of transformers, which reads it as it is.
+    """
+    config, quantization = {**_host_config(model), _MARK: VERSION}, quantization_config(model)
+    if model.host.name != "transformers":
+        return {**config, _QUANTIZATION: quantization}
+    return _refused_by_transformers(config, quantization) if quantization["config_groups"] else config
+
+
 def _host_config(model: Model) -> dict[str, Any]:
     if model.host.name == "transformers":
         return {k: v for k, v in model.config.items() if k != "class"}
     return {"architecture": model.config.get("arch"), "library": model.host.name}
 
 
+def _refused_by_transformers(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with `quantization` wherever a class of transformers looks: for one tower, in the tower's own part.
+
+    It knows no format of int8 patch and token embeddings. Without a `quant_method` every class of it raises; one that
+    it does not know would be skipped with a line in a log, and int8 numbers taken for float weights.
+    """
+    towers = {key: {**part, _QUANTIZATION: quantization} for key, part in config.items() if key in _TOWER_CONFIGS}
+    return {**config, **towers, _QUANTIZATION: quantization}
+
+
+def is_clipq_config(settings: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a folder that `save` wrote; clipq 0.2 left its mark in the quantization_config."""
+    return _MARK in settings or _MARK in (settings.get(_QUANTIZATION) or {})
+
+
 def quantization_config(model: Model) -> dict[str, Any]:
-    """The recipe in the shape of compressed-tensors' `quantization_config` (one group for each quantized tower)."""
+    """The recipe as config.json tells it: one group for each quantized tower, in the vocabulary of compressed-tensors.
+
+    It states no `quant_method`: the tensors are not all of a kind that compressed-tensors or another method reads.
+    """
     groups = {
         f"group_{i}": _group(model, tower, scheme)
         for i, (tower, scheme) in enumerate(model.recipe.schemes.items())
         if tower in model.towers and not scheme.is_float
     }
-    return {
-        "quant_method": "compressed-tensors",
-        "format": _format(groups),
-        "quantization_status": "compressed",
-        "config_groups": groups,
-        "ignore": [],
-        "kv_cache_scheme": None,
-        "global_compression_ratio": None,
-        "clipq_version": VERSION,
-    }
-
-
-def _format(groups: Mapping[str, Any]) -> str:
-    recipes = {json.dumps({**group, "targets": None}, sort_keys=True) for group in groups.values()}
-    return ("dense", "int-quantized", "mixed-precision")[min(len(recipes), 2)]
+    return {"config_groups": groups, _MARK: VERSION, "read_by": "clipq.load"}
 
 
 def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
@@ -129,7 +145,6 @@ def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
         "targets": targets,
         "weights": _arguments(scheme.weights, dynamic=False),
         "input_activations": _arguments(scheme.activations, dynamic=True) if scheme.activations else None,
-        "output_activations": None,
     }
 
 

@@ -14,6 +14,7 @@ from ..arithmetic.schemes import PRECISIONS, TOWERS, Precisions, Scheme, auto_to
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
 from ..files.header import MODEL_FILE, VERSION_KEY, locate, read_header
+from ..files.saving import is_clipq_config
 from ..methods.quantization import Recipe, quantize
 from ..models import Model
 from ..zoo import hub, registry
@@ -110,13 +111,13 @@ def _is_clipq(path: Path) -> bool:
     """A file is taken for clipq's by its suffix; a folder by its model file having clipq's mark in the header."""
     if path.is_dir():
         file = path / MODEL_FILE
-        return file.is_file() and VERSION_KEY.encode() in _head(file)
+        return file.is_file() and _has_mark(file)
     return path.suffix == ".safetensors"
 
 
-def _head(file: Path, limit: int = 1 << 24) -> bytes:
+def _has_mark(file: Path, limit: int = 1 << 24) -> bool:
     with file.open("rb") as stream:
-        return stream.read(min(int.from_bytes(stream.read(8), "little"), limit))
+        return VERSION_KEY.encode() in stream.read(min(int.from_bytes(stream.read(8), "little"), limit))
 
 
 def _is_transformers(path: Path, name: str) -> bool:
@@ -207,7 +208,8 @@ def _published_file(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path
     """The file of a hub repository that clipq.push_to_hub made; None for any other one."""
     try:
         settings = json.loads(hub.download(repo, "config.json", cache_dir=cache_dir).read_text("utf-8"))
-        ours = "clipq_version" in settings["quantization_config"]
-    except (DownloadError, ValueError, KeyError, TypeError):
+        ours = is_clipq_config(settings)
+    except (DownloadError, ValueError, TypeError, AttributeError):
         return None
-    return hub.download(repo, MODEL_FILE, cache_dir=cache_dir) if ours else None
+    file = hub.download(repo, MODEL_FILE, cache_dir=cache_dir) if ours else None
+    return file if file and _has_mark(file) else None  # a configuration outlives the weights it was written with

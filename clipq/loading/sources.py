@@ -15,6 +15,7 @@ from ..errors import CheckpointError, ClipqError, DownloadError, unknown_name
 from ..inputs.tokenization import TokenizerSpec, describe_tokenizer
 from ..models import Model
 from ..zoo.registry import Entry, entries
+from .completeness import check_complete
 
 
 def load_open_clip(
@@ -124,12 +125,15 @@ def load_transformers(
             f"pretrained={pretrained!r} goes with an open_clip architecture; {name!r} is a transformers model."
         )
     options = {"cache_dir": cache_dir, "trust_remote_code": False}
+    reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # ignored by no means: refused below
     with _quiet(), _as_clipq_errors(name, None):
-        module = transformers.AutoModel.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, **options
-        ).eval()
+        module, found = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, **reported, **options
+        )
+        module.eval()
         preprocessing = _transformers_preprocessing(name, options)
         tokenizer = _transformers_tokenizer(name, module, options)
+    check_complete(name, found)
     local = Path(name).is_dir()
     source = {"name": Path(name).resolve().name if local else name, "base": None if local else name}
     return Model(module, preprocessing=preprocessing, tokenizer=tokenizer, source=source)
@@ -184,6 +188,13 @@ def _as_clipq_errors(name: str, pretrained: str | None) -> Iterator[None]:
     except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError) as error:
         raise CheckpointError(f"{what} cannot be loaded: {error}") from error
     except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _is_local(name, pretrained):  # a tensor missing, too many, or misshapen
+            raise CheckpointError(f"{what} does not hold the weights of its model: {error}") from error
         raise DownloadError(
             f"the weights of {what} cannot be got: {error}. Without a network, give a local folder."
         ) from error
+
+
+def _is_local(name: str, pretrained: str | None) -> bool:
+    """Whether the weights come from files of this machine, so that what goes wrong is no download."""
+    return Path(pretrained).is_file() if pretrained else Path(name.removeprefix("local-dir:")).is_dir()

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer
-from safetensors.torch import save_file
 from tiny_models import build, open_clip_config
 
 import clipq
@@ -25,19 +20,7 @@ from clipq.methods.coverage import coverage
 from clipq.models import Model
 
 ARCH = "clipq-test-arch"
-PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3}
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
-
-
-@pytest.fixture
-def open_clip_folder(tmp_path) -> Path:
-    """A model as open_clip publishes it: configuration and weights in a folder."""
-    folder = tmp_path / "published"
-    folder.mkdir()
-    config = {"model_cfg": open_clip_config(quick_gelu=True), "preprocess_cfg": PREPROCESS}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(build("open_clip CLIP QuickGELU").state_dict(), folder / "open_clip_model.safetensors")
-    return folder
 
 
 @pytest.fixture
@@ -202,66 +185,6 @@ def test_wrong_names(name, options, error, message):
 def test_a_folder_of_nothing_known(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         clipq.load(tmp_path)
-
-
-FROM_HUB = """
-import sys, torch, open_clip
-from pathlib import Path
-from clipq.zoo import registry
-from clipq.loading.load import _from_zoo, load
-from clipq.arithmetic.schemes import per_tower
-
-folder, cache = sys.argv[1:]
-open_clip.add_model_config(Path(folder))
-import open_clip.pretrained
-open_clip.pretrained._PRETRAINED["clipq-test-arch"] = {"random": {"hf_hub": "org/tiny/", "quick_gelu": True}}
-entry = registry.Entry("clipq-test-arch", "random", "org/tiny", "MIT", True, ())
-model = _from_zoo(entry, "int8", per_tower("int8"), torch.device("cpu"), cache)
-assert model.source["base"] == "org/tiny" and model.source["licence"] == "MIT", model.source
-assert model.config["quick_gelu"] is True
-print(model.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
-direct = load("hf-hub:org/tiny", cache_dir=cache + "/hub")
-print(direct.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
-pushed = load("me/pushed", cache_dir=cache + "/hub")
-assert pushed.precision_name == "int8", pushed
-print(pushed.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
-"""
-
-
-@pytest.fixture
-def hub(open_clip_folder, tmp_path):
-    """A hub with the open_clip folder in the repository org/tiny, and the folder with the architecture's config."""
-    with HubServer() as server:
-        for file in open_clip_folder.iterdir():
-            server.add("org/tiny", file.name, file.read_bytes())
-        for file in clipq.save(clipq.load(open_clip_folder), tmp_path / "pushed").iterdir():
-            server.add("me/pushed", file.name, file.read_bytes())
-        archs = tmp_path / "archs"
-        archs.mkdir()
-        (archs / f"{ARCH}.json").write_text(json.dumps(open_clip_config()))
-        yield server, archs
-
-
-def run_from_hub(server, archs: Path, cache: Path) -> subprocess.CompletedProcess:
-    import os
-
-    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(cache / "home"), "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-c", FROM_HUB, str(archs), str(cache)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-
-
-def test_the_hub_gives_base_weights_to_quantize_once_and_what_was_pushed(hub, tmp_path):
-    server, archs = hub
-    first = run_from_hub(server, archs, tmp_path / "cache")
-    assert first.returncode == 0, first.stderr
-    assert first.stderr.count("no published int8 file of clipq-test-arch/random; quantizing its base weights") == 1
-    zoo, direct, pushed = map(float, first.stdout.split())
-    assert zoo == pytest.approx(direct, rel=1e-5)
-    assert zoo == pytest.approx(pushed, rel=1e-5)
-    second = run_from_hub(server, archs, tmp_path / "cache")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout == first.stdout
-    assert "quantizing its base weights" not in second.stderr
 
 
 def test_the_embedded_model_needs_no_network():

@@ -20,7 +20,7 @@ from .methods import quantization
 from .methods.quantization import Recipe
 from .module_like import ModuleLike
 from .modules.state import fingerprint
-from .towers.rows import Tower, TowerView, distinct, run_image, run_text
+from .towers.rows import distinct
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +57,6 @@ class Model(ModuleLike):
         self.preprocessing = dict(preprocessing or known[0] or self.host.preprocessing(module) or {})
         self.tokenizer_spec = self._described(known[1] if tokenizer is None else tokenizer)
         self.source = {"host": self.host.name, **(source or {})}
-        self._views: dict[str, TowerView] = {}
 
     @property
     def recipe(self) -> Recipe:
@@ -101,24 +100,19 @@ class Model(ModuleLike):
             raise ClipqError("this model came without a tokenizer; pass token ids, or load it by name with clipq.load.")
         return build_tokenizer(self.tokenizer_spec)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of preprocessed images [batch, 3, height, width]; of length 1 if asked."""
         self._require("image")
-        pixels = _to(pixels, self.device, self._dtype("image"))
-        tower = self._tower("image") if isinstance(pixels, Tensor) and pixels.ndim == 4 and len(pixels) else None
-        features = (run_image(tower, pixels) if tower else self.host.encode_image(self.module, pixels)).float()
+        features = self.host.encode_image(self.module, _to(pixels, self.device, self._dtype("image"))).float()
         return F.normalize(features, dim=-1) if normalize else features
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of token ids [batch, context] or of strings; of length 1 if asked."""
         self._require("text")
-        ids, which = self._distinct_ids(texts)
-        ids = ids.to(self.device)
-        tower = self._tower("text") if ids.ndim == 2 and len(ids) else None
-        fits = tower is not None and 0 < ids.shape[1] <= tower.context
-        features = (run_text(tower, ids) if fits else self.host.encode_text(self.module, ids)).float()
+        ids, which = (texts, None) if isinstance(texts, Tensor) else self._tokenized(texts)
+        features = self.host.encode_text(self.module, ids.to(self.device)).float()
         features = features if which is None else features[which]
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -150,34 +144,10 @@ class Model(ModuleLike):
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""
         return quantization.kernel_path(self.module)
 
-    def _distinct_ids(self, texts: Tensor | str | Sequence[str]) -> tuple[Tensor, list[int] | None]:
-        """Token ids [n, context] without repetition, and for each text the row that is its own (None: in order)."""
-        if isinstance(texts, Tensor):
-            ids, which = texts, range(len(texts))
-        else:
-            places, which = distinct(texts := [texts] if isinstance(texts, str) else list(texts))
-            ids = self.tokenizer([texts[place] for place in places])
-        if ids.ndim == 2:  # other texts may have the same ids: "A cat" and "a cat"
-            places, of_ids = distinct(row.tobytes() for row in ids.cpu().numpy())
-            if len(places) < len(ids):
-                ids, which = ids[places], [of_ids[row] for row in which]
-        return ids, None if len(which) == len(ids) else list(which)
-
-    def _tower(self, name: str) -> Tower | None:
-        """How to run a tower over rows, if that is known and nothing on it asks for the host's own forward."""
-        view = self._views.get(name)
-        if view is None or not view.is_of(self.module):
-            find = {"image": self.host.image_tower, "text": self.host.text_tower}[name]
-            view = self._views[name] = TowerView(self.module, find(self.module) if self._by_rows(name) else None)
-        return view.usable()
-
-    def _by_rows(self, tower: str) -> bool:
-        """Whether a row's result depends on no other row; a range that all rows share changes with their number."""
-        activations = self.recipe.schemes[tower].activations
-        return activations is None or activations.granularity != "tensor"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_views": {}}  # a copy has modules of its own
+    def _tokenized(self, texts: str | Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Token ids [n, context] of the different ones among `texts`, and for each text the row that is its own."""
+        places, which = distinct(texts := [texts] if isinstance(texts, str) else list(texts))
+        return self.tokenizer([texts[place] for place in places]), which
 
     def _described(self, tokenizer: Any) -> TokenizerSpec | None:
         if tokenizer is None or isinstance(tokenizer, TokenizerSpec):

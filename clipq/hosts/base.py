@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..towers.blocks import BlockNames
+from ..towers.calls import WholeTower
 from ..towers.rows import Tower
 
 
@@ -43,13 +44,14 @@ class Host(ABC):
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         """[batch, context] token ids to [batch, width], not normalized."""
 
-    def image_tower(self, module: nn.Module) -> Tower | None:
-        """How to compute `encode_image` over rows; None where the tower is not exactly one that is known."""
-        return None
+    @abstractmethod
+    def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
+        """The module whose call is the call of the "image" or "text" tower; None where it is not one module's."""
 
-    def text_tower(self, module: nn.Module) -> Tower | None:
-        """How to compute `encode_text` over rows; None where the tower is not exactly one that is known."""
-        return None
+    def tower(self, module: nn.Module, name: str) -> Tower | None:
+        """What a call of the "image" or "text" tower runs over rows now; None where the host's own forward runs."""
+        whole = self.whole(module, name)
+        return whole.usable() if isinstance(whole, WholeTower) else None
 
     @abstractmethod
     def config(self, module: nn.Module) -> dict[str, Any]:
@@ -75,9 +77,15 @@ class Host(ABC):
         return None
 
 
+def host_class(module: object) -> type:
+    """The class that the host gave `module`, whatever clipq made of it (`hosts/calls`)."""
+    return next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("clipq."))
+
+
 def is_class(module: nn.Module | None, *names: str) -> bool:
-    """Whether `module` is of one of the classes called `names` ("open_clip.model.CLIP"), and of no subclass."""
-    return f"{type(module).__module__}.{type(module).__qualname__}" in names
+    """Whether `module` is of one of the host's classes called `names` ("open_clip.model.CLIP"), and of no subclass."""
+    kind = host_class(module)
+    return f"{kind.__module__}.{kind.__qualname__}" in names
 
 
 def build_skeleton(make: Callable[[], nn.Module]) -> nn.Module:

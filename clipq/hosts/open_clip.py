@@ -11,40 +11,17 @@ from torch import Tensor, nn
 
 from ..errors import ClipqError, SchemeError
 from ..modules.state import shapes
-from ..towers.blocks import BlockNames
-from ..towers.rows import Tower
-from . import open_clip_towers
-from .base import Host, build_skeleton
-from .timm import TIMM_BLOCKS, known_trunk
-from .transformers import TRANSFORMERS_BLOCKS
+from . import tables
+from .base import Host, build_skeleton, host_class, is_class
+from .timm import known_trunk
 
-_NATIVE = BlockNames(
-    ln_1="ln_1",
-    attention="attn",
-    qkv=("attn.in_proj_weight",),
-    out_proj="attn.out_proj.weight",
-    ls_1="ls_1",
-    ln_2="ln_2",
-    fc1="mlp.c_fc.weight",
-    act="mlp.gelu",
-    fc2="mlp.c_proj.weight",
-    ls_2="ls_2",
-    containers=frozenset(
-        {"MultiheadAttention", "Attention", "QMultiheadAttention", "QOpenClipAttention", "Sequential"}
-    ),
-)
 _NEITHER = ("logit_scale", "logit_bias")
 _PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
 
 
 class OpenClipHost(Host):
     name = "open_clip"
-    blocks = {
-        "ResidualAttentionBlock": _NATIVE,
-        "CustomResidualAttentionBlock": _NATIVE,
-        **TIMM_BLOCKS,
-        **TRANSFORMERS_BLOCKS,
-    }
+    blocks = tables.ALL
 
     def recognises(self, module: nn.Module) -> bool:
         parts = hasattr(module, "visual") and (hasattr(module, "transformer") or hasattr(module, "text"))
@@ -72,11 +49,11 @@ class OpenClipHost(Host):
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         return module.encode_text(tokens, normalize=False)
 
-    def image_tower(self, module: nn.Module) -> Tower | None:
-        return open_clip_towers.image_tower(module, self.blocks)
-
-    def text_tower(self, module: nn.Module) -> Tower | None:
-        return open_clip_towers.text_tower(module, self.blocks)
+    def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
+        if tower == "text":
+            return getattr(module, "text", module)
+        visual = module.visual
+        return visual.trunk if is_class(visual, "open_clip.timm_model.TimmModel") else visual
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         for arch, config in _candidates(module):
@@ -163,7 +140,7 @@ def _embed_dim(module: nn.Module) -> int | None:
 
 def _same_architecture(module: nn.Module, candidate: nn.Module) -> bool:
     """Same tensors of the same shapes, and the same activation functions (QuickGELU has no tensors)."""
-    if type(module) is not type(candidate):
+    if host_class(module) is not host_class(candidate):
         return False
     acts = [[type(m).__name__ for m in model.modules() if "GELU" in type(m).__name__] for model in (module, candidate)]
     return shapes(module) == shapes(candidate) and acts[0] == acts[1]

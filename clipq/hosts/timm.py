@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import ClipqError, QuantizationError, unknown_name
 from ..modules.state import shapes
-from ..towers.blocks import BlockNames
-from ..towers.rows import Tower, blocks_of
-from .base import Host, build_skeleton, is_class
-
-_BLOCK = BlockNames(
-    ln_1="norm1",
-    attention="attn",
-    qkv=("attn.qkv.weight",),
-    out_proj="attn.proj.weight",
-    ls_1="ls1",
-    ln_2="norm2",
-    fc1="mlp.fc1.weight",
-    act="mlp.act",
-    fc2="mlp.fc2.weight",
-    ls_2="ls2",
-    containers=frozenset(("Attention", "Mlp")),
-)
-TIMM_BLOCKS = {"Block": _BLOCK}
+from . import tables
+from .base import Host, build_skeleton, host_class
 
 
 class TimmHost(Host):
     name = "timm"
-    blocks = TIMM_BLOCKS
+    blocks = tables.TIMM
 
     def recognises(self, module: nn.Module) -> bool:
-        return type(module).__module__.startswith("timm.") and hasattr(module, "forward_features")
+        return host_class(module).__module__.startswith("timm.") and hasattr(module, "forward_features")
 
     def towers(self, module: nn.Module) -> tuple[str, ...]:
         return ("image",)
@@ -48,23 +31,25 @@ class TimmHost(Host):
         return "classifier head" if name == classifier or name.startswith(f"{classifier}.") else None
 
     def encode_image(self, module: nn.Module, pixels: Tensor) -> Tensor:
-        return module.forward_head(module.forward_features(pixels), pre_logits=True)
+        tokens = getattr(module, "pooled_tokens", module.forward_features)
+        return module.forward_head(tokens(pixels), pre_logits=True)
 
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
         raise QuantizationError("timm models have no text tower; only encode_image works.")
 
-    def image_tower(self, module: nn.Module) -> Tower | None:
-        return trunk_tower(module, partial(module.forward_head, pre_logits=True), (module,))
+    def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
+        return module
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         settings = module.pretrained_cfg
         config = {
             "arch": settings["architecture"],
             "num_classes": module.num_classes,
-            "global_pool": getattr(module, "global_pool", ""),
+            "global_pool": _pool_name(_pool(module)),
             "img_size": _image_size(module),
         }
-        if shapes(self.build(config)) != shapes(module):
+        twin = self.build(config)
+        if shapes(twin) != shapes(module) or repr(_pool(twin)) != repr(_pool(module)):
             raise ClipqError(
                 f"this timm model is not a plain {config['arch']}: it was made with arguments it does not remember, "
                 "so its file could not be read back. Use a named architecture."
@@ -88,30 +73,23 @@ class TimmHost(Host):
         return {"kind": "timm", **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}
 
 
-def trunk_tower(trunk: nn.Module, finish: Callable[[Tensor], Tensor], parts: tuple[nn.Module, ...]) -> Tower | None:
-    """The tower of a timm vision transformer. `finish`: from normed tokens [batch, tokens, width] to [batch, out]."""
-    if not is_class(trunk, "timm.models.vision_transformer.VisionTransformer") or not trunk.global_pool:
-        return None
-    blocks = blocks_of(trunk.blocks, TIMM_BLOCKS)
-    one_token = trunk.global_pool == "token" and trunk.attn_pool is None
-    head = partial(_trunk_head, trunk, finish, one_token)
-    return None if blocks is None else Tower(blocks, partial(_embed, trunk), head, parts, 0 if one_token else None)
-
-
-def _embed(trunk: nn.Module, pixels: Tensor) -> Tensor:
-    return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(pixels))))
-
-
-def _trunk_head(trunk: nn.Module, finish: Callable[[Tensor], Tensor], one_token: bool, x: Tensor) -> Tensor:
-    return finish(trunk.norm(x[:, None] if one_token else x))
-
-
 def known_trunk(arch: str) -> None:
     """Raise `UnknownNameError` unless timm itself defines `arch`; timm would ask the hub for "hf-hub:..."."""
     import timm
 
     if not (isinstance(arch, str) and ":" not in arch and timm.is_model(arch)):
         raise unknown_name("timm architecture", arch, timm.list_models("vit_*"))
+
+
+def _pool(module: nn.Module) -> object:
+    """What `module` was told of pooling: a word (vision transformers), or a module of its own or of its head."""
+    holder = module if hasattr(module, "global_pool") else getattr(module, "head", None)
+    return getattr(holder, "global_pool", None)
+
+
+def _pool_name(pool: object) -> str | None:
+    """The word that makes it, or None where timm's default does."""
+    return pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
 
 
 def _image_size(module: nn.Module) -> list[int] | None:

@@ -8,46 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, QuantizationError
-from ..towers.blocks import BlockNames
-from ..towers.rows import Tower
-from . import transformers_towers
-from .base import Host, build_skeleton
+from . import tables
+from .base import Host, build_skeleton, host_class
 
-_SEPARATE = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
-_FAMILIES = ("CLIP", "Siglip", "Siglip2", "ViT", "DeiT", "Dinov2")
-_CONTAINERS = frozenset(f"{family}{part}" for family in _FAMILIES for part in ("Attention", "MLP"))
-
-
-def _names(
-    ln_1: str, attention: str, out_proj: str, ln_2: str, heads: str = "num_heads", scales: bool = False
-) -> BlockNames:
-    return BlockNames(
-        ln_1=ln_1,
-        attention=attention,
-        qkv=tuple(f"{attention}.{part}" for part in _SEPARATE),
-        out_proj=f"{attention}.{out_proj}.weight",
-        ln_2=ln_2,
-        fc1="mlp.fc1.weight",
-        act="mlp.activation_fn",
-        fc2="mlp.fc2.weight",
-        ls_1="layer_scale1" if scales else None,
-        ls_2="layer_scale2" if scales else None,
-        heads=heads,
-        containers=_CONTAINERS,
-    )
-
-
-_CLIP = _names("layer_norm1", "self_attn", "out_proj", "layer_norm2")
-_VIT = _names("layernorm_before", "attention", "o_proj", "layernorm_after", "num_attention_heads")
-_DINO = _names("norm1", "attention", "o_proj", "norm2", "num_attention_heads", scales=True)
-TRANSFORMERS_BLOCKS = {
-    "CLIPEncoderLayer": _CLIP,
-    "SiglipEncoderLayer": _CLIP,
-    "Siglip2EncoderLayer": _CLIP,
-    "ViTLayer": _VIT,
-    "DeiTLayer": _VIT,
-    "Dinov2Layer": _DINO,
-}
 _IMAGE = ("vision_model", "visual_projection")
 _TEXT = ("text_model", "text_projection")
 _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
@@ -55,10 +18,10 @@ _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier"
 
 class TransformersHost(Host):
     name = "transformers"
-    blocks = TRANSFORMERS_BLOCKS
+    blocks = tables.TRANSFORMERS
 
     def recognises(self, module: nn.Module) -> bool:
-        return type(module).__module__.startswith("transformers.") and hasattr(module, "config")
+        return host_class(module).__module__.startswith("transformers.") and hasattr(module, "config")
 
     def towers(self, module: nn.Module) -> tuple[str, ...]:
         kind = type(module).__name__
@@ -86,7 +49,10 @@ class TransformersHost(Host):
         inputs = pixels if isinstance(pixels, Mapping) else {"pixel_values": pixels}
         if hasattr(module, "get_image_features"):
             return _features(module.get_image_features(**inputs))
-        output = module.base_model(**inputs)
+        base = module.base_model
+        if hasattr(base, "class_token") and (token := base.class_token(pixels)) is not None:
+            return token
+        output = base(**inputs)
         if hasattr(output, "image_embeds"):
             return output.image_embeds
         if _pools(module):
@@ -101,11 +67,9 @@ class TransformersHost(Host):
         output = module(input_ids=tokens)
         return output.text_embeds if hasattr(output, "text_embeds") else output.pooler_output
 
-    def image_tower(self, module: nn.Module) -> Tower | None:
-        return transformers_towers.image_tower(module, self.blocks)
-
-    def text_tower(self, module: nn.Module) -> Tower | None:
-        return transformers_towers.text_tower(module, self.blocks)
+    def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
+        part = {"image": "vision_model", "text": "text_model"}[tower]
+        return getattr(module, part, module.base_model)
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         return {

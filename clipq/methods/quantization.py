@@ -14,17 +14,20 @@ from .. import kernels
 from ..arithmetic.schemes import Precisions, Scheme, per_tower, resolve
 from ..errors import CheckpointError, ClipqWarning, QuantizationError
 from ..hosts import Host, find_host
+from ..hosts.calls import install
 from ..kernels.reference import ReferenceLinear
 from ..machine import cpu_flags
 from ..modules.attention import QMultiheadAttention, QOpenClipAttention
 from ..modules.convolutions import QPatchEmbed, QPointwise
 from ..modules.layers import QEmbedding, QLinear, QuantizedModule
+from ..towers.calls import WholeTower
 from .coverage import Coverage, coverage, tower_dtype
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_NATIVE_FP16 = {"avx512_fp16", "asimdhp"}
+_CPU_COMPUTES_FP16 = bool(cpu_flags() & {"avx512_fp16", "asimdhp"})  # read here: torch.compile traces no cached call
 _RECIPE = "clipq_recipe"  # an attribute of the host's module, so that copies and pickles of it carry it along
 _UNEXPECTED_SHARE = 0.005  # float weights that nobody asked for, as a share of a tower, above which quantize warns
+_SMALL_SHARE = 0.5  # int8 weights, as a share of a tower, below which it warns of all that stays float
 
 # Kind of replacement, as stored in a checkpoint, and how it is made from (host module, scheme, name).
 REPLACEMENTS = {
@@ -101,7 +104,10 @@ def recipe_of(module: nn.Module) -> Recipe:
 
 
 def plan(host: Host, module: nn.Module, schemes: Mapping[str, Scheme]) -> dict[str, str]:
-    """Which submodules to replace, and the kind of each replacement, outermost first."""
+    """Which submodules to replace, and the kind of each replacement, outermost first.
+
+    Raises `QuantizationError` for a tower that is to be int8 and of which nothing would be.
+    """
     chosen: dict[str, str] = {}
     for name, part in module.named_modules():
         scheme = schemes.get(host.tower_of(module, name) or "")
@@ -110,7 +116,18 @@ def plan(host: Host, module: nn.Module, schemes: Mapping[str, Scheme]) -> dict[s
             continue
         if kind := _kind(part, scheme):
             chosen[name] = kind
+    for tower, scheme in schemes.items():
+        if not scheme.is_float and not any(host.tower_of(module, name) == tower for name in chosen):
+            raise _nothing_to_quantize(module, tower, scheme)
     return chosen
+
+
+def _nothing_to_quantize(module: nn.Module, tower: str, scheme: Scheme) -> QuantizationError:
+    return QuantizationError(
+        f"nothing of the {tower} tower of this {type(module).__name__} can become {scheme.name!r}: it has no linear, "
+        "attention, embedding, patch embedding or 1x1 convolution that is to be quantized. Give that tower a float "
+        f"precision, such as precision={{{tower!r}: 'fp16'}}, and name the other tower's beside it if there is one."
+    )
 
 
 def _kind(part: nn.Module, scheme: Scheme) -> str | None:
@@ -169,24 +186,40 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
             part.compute_dtype = fallback_dtype(recipe.schemes[host.tower_of(module, name)], part.qweight.device)
     setattr(module, _RECIPE, recipe)
     module.eval().requires_grad_(False)
+    install(module)
+    _pack(module, host)
     _warn_if_slow(recipe, next(module.parameters()).device)
+
+
+def _pack(module: nn.Module, host: Host) -> None:
+    """Pack everything now and not at the first call: `torch.export` cannot pack while it traces."""
+    packed: set[QLinear] = set()
+    for tower in host.towers(module):
+        whole = host.whole(module, tower)
+        if isinstance(whole, WholeTower):
+            packed |= set(whole.pack())
+    for part in module.modules():
+        if isinstance(part, QLinear) and part not in packed:
+            part.pack()
 
 
 def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
     """The dtype of what stays float. "auto" is fp16 on devices with native fp16 arithmetic, else fp32."""
     if scheme.fallback != "auto":
         return DTYPES[scheme.fallback]
-    native = device.type in ("cuda", "mps") or bool(device.type == "cpu" and cpu_flags() & _NATIVE_FP16)
+    native = device.type in ("cuda", "mps") or (device.type == "cpu" and _CPU_COMPUTES_FP16)
     return torch.float16 if native else torch.float32
 
 
 def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None:
     for name, tower in report.towers.items():
-        wanted = schemes[name].embeddings is None  # then float embeddings are what was asked for
-        unexpected = [left for left in tower.left_float if not (left.intended or (wanted and left.is_embedding))]
-        share = sum(left.weights for left in unexpected) / max(tower.matrix_weights, 1)
-        if tower.int8_weights and share > _UNEXPECTED_SHARE:
-            most = ", ".join(f"{left.name} ({left.why})" for left in unexpected[:5])
+        asked_for = schemes[name].embeddings is None  # float embeddings
+        left = [one for one in tower.left_float if not (asked_for and one.is_embedding)]
+        small = tower.int8_weights < _SMALL_SHARE * (tower.int8_weights + sum(one.weights for one in left))
+        unexpected = left if small else [one for one in left if not one.intended]
+        share = sum(one.weights for one in unexpected) / max(tower.matrix_weights, 1)
+        if not schemes[name].is_float and share > _UNEXPECTED_SHARE:
+            most = ", ".join(f"{one.name} ({one.why})" for one in unexpected[:5])
             more = f" and {len(unexpected) - 5} more" if len(unexpected) > 5 else ""
             warnings.warn(
                 f"{share:.1%} of the {name} tower's matrix weights stay float: {most}{more}. "

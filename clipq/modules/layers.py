@@ -113,6 +113,10 @@ class QLinear(QuantizedModule):
         _pack_once(self)
         return self._kernel
 
+    def pack(self) -> None:
+        """Pack now; else the first call does."""
+        _pack_once(self)
+
     def kernel_name(self) -> str:
         """Which kernel runs this layer where it is now."""
         weights = self.kernel_weights(self.bias, self.activations)

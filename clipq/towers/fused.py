@@ -26,64 +26,115 @@ _ACTIVATIONS = {
     "NewGELUActivation": "gelu_tanh",
 }
 _NORMS = ("LayerNorm", "LayerNormFp32")
+_SETTINGS = ("eps", "approximate")  # of norms and activations, packed with the weights
+
+
+class FusedBlock:
+    """One block, packed for the native library when asked for, and anew once its modules change."""
+
+    def __init__(self, block: Block):
+        self._block = block
+        parts = [part for part in _parts(block) if isinstance(part, nn.Module)]
+        self.linears = [part for part in parts if isinstance(part, QLinear)]
+        self._floats = [part for part in parts if not isinstance(part, QLinear)]
+        self._last: tuple[_Snapshot | None, _Packed | None] = (None, None)  # one attribute: threads see both or neither
+
+    def packed(self) -> _Packed | None:
+        """The block as its modules are now; None if it is not one that the library computes."""
+        seen, packed = self._last
+        if seen is None or not seen.is_current():
+            seen = _Snapshot(self.linears, self._floats)
+            packed = self._pack(seen)
+            self._last = (seen, packed)
+        return packed
+
+    def _pack(self, seen: _Snapshot) -> _Packed | None:
+        if not self.linears or seen.has_own_forward or any(type(one.qweight) not in ops.REAL for one in self.linears):
+            return None
+        weights = _weights(self._block)
+        if weights is None:
+            return None
+        path = (self.linears[0].forced_kernel or "").partition("/")[2] or best_path()
+        return _Packed(path, pack_block(weights, path))
+
+
+def fused(block: Block) -> FusedBlock:
+    """The one `FusedBlock` of `block`: whoever runs it, alone or in a stack, it is packed once."""
+    return vars(block).setdefault("fused", FusedBlock(block))
 
 
 @dataclass(frozen=True)
 class _Packed:
+    """A packed block (uint8) and the instruction set it was packed for."""
+
+    path: str
+    block: Tensor
+
+
+@dataclass(frozen=True)
+class _Ready:
     """Packed blocks and their addresses: who runs them holds on to them, whatever is packed meanwhile."""
 
     blocks: list[Tensor]
     addresses: ctypes.Array
 
+    @classmethod
+    def of(cls, blocks: list[Tensor]) -> _Ready:
+        return cls(blocks, (ctypes.c_void_p * len(blocks))(*(one.data_ptr() for one in blocks)))
+
+    def part(self, which: slice) -> _Ready:
+        return self if which == _ALL else _Ready.of(self.blocks[which])
+
+
+_ALL = slice(None)
+
 
 class FusedStack:
-    """The blocks of a tower, packed for the native library at the first call, and anew once their modules change.
+    """The blocks of a tower as one native call.
 
     All between the int8 products (LayerNorm, attention, activation, residual) is computed in float32 then, whatever the
     model's fallback precision; only the rows that come back are in the precision of those that went in.
     """
 
     def __init__(self, blocks: Sequence[Block]):
-        self._blocks = tuple(blocks)
-        parts = [part for block in blocks for part in _parts(block) if isinstance(part, nn.Module)]
-        self._linears = [part for part in parts if isinstance(part, QLinear)]
-        self._floats = [part for part in parts if not isinstance(part, QLinear)]
-        self._seen: _Snapshot | None = None
-        self._packed: _Packed | None = None
+        self._fused = [fused(block) for block in blocks]
+        self._linears = [linear for one in self._fused for linear in one.linears]
+        self._stamps: list[object] = []
+        self._ready: _Ready | None = None
 
     def fits(self, x: Tensor) -> bool:
         """Whether the native library can run rows `x` through these blocks, as the modules are now."""
         if not self._linears or not x.is_cpu:
             return False
         _pack_if_changed(self)
-        if torch.compiler.is_compiling() and stamps(self._linears) != self._seen.stamps:
+        if torch.compiler.is_compiling() and stamps(self._linears) != self._stamps:
             return False  # never, but what was compiled is valid only for these stamps, and so the compiler learns it
-        return self._packed is not None
+        return self._ready is not None
 
-    def __call__(self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None) -> Tensor:
-        """As `transformer.run_blocks`, for an `x` that fits."""
-        packed = self._packed
+    def pack(self) -> list[QLinear]:
+        """Pack what is not packed yet: else the first call does. The linears that need no packing of their own then."""
+        _pack_if_changed(self)
+        return self._linears if self._ready else []
+
+    def __call__(
+        self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None, blocks: slice = _ALL
+    ) -> Tensor:
+        """As `transformer.run_blocks`, for an `x` that fits. `blocks`: those to run."""
+        ready = self._ready.part(blocks)
         if ops.traced(x):
-            return ops.blocks(x, sequences.offsets, packed.blocks, causal, keep)
+            return ops.blocks(x, sequences.offsets, ready.blocks, causal, keep)
         ops.refuse_gradient(x)
-        return run_packed(x, sequences.offsets, packed.addresses, causal, keep)
-
-    def _pack(self, seen: _Snapshot) -> _Packed | None:
-        if seen.has_own_forward or any(type(linear.qweight) not in ops.REAL for linear in self._linears):
-            return None
-        weights = [_weights(block) for block in self._blocks]
-        if any(one is None for one in weights):
-            return None
-        path = (self._linears[0].forced_kernel or "").partition("/")[2] or best_path()
-        blocks = [pack_block(one, path) for one in weights]
-        return _Packed(blocks, (ctypes.c_void_p * len(blocks))(*(one.data_ptr() for one in blocks)))
+        return run_packed(x, sequences.offsets, ready.addresses, causal, keep)
 
 
 @run_by_compiler
 def _pack_if_changed(stack: FusedStack) -> None:
-    if stack._seen is None or not stack._seen.is_current():
-        seen = _Snapshot(stack._linears, stack._floats)
-        stack._packed, stack._seen = stack._pack(seen), seen
+    packed = [one.packed() for one in stack._fused]
+    if None in packed or len({one.path for one in packed}) != 1:
+        stack._ready = None
+    elif stack._ready is None or any(a is not b.block for a, b in zip(stack._ready.blocks, packed, strict=True)):
+        stack._ready = _Ready.of([one.block for one in packed])
+    stack._stamps = stamps(stack._linears)
 
 
 class _Snapshot:
@@ -95,20 +146,24 @@ class _Snapshot:
     def __init__(self, linears: Sequence[QLinear], floats: Sequence[nn.Module]):
         self._linears = linears
         self._own = [vars(part) for part in (*linears, *floats)]
+        self._plain = [own for part in floats for own in [vars(part)] if not own.keys().isdisjoint(_SETTINGS)]
         self._held = [(part._parameters, *item) for part in floats for item in part._parameters.items()]
         self._counted = [t for *_, t in self._held if t is not None and not t.is_inference()]
-        self.stamps, self._versions, self.has_own_forward = self._now()
+        self._before = self.stamps, _, self.has_own_forward, _ = self._now()
 
-    def _now(self) -> tuple[list[int], list[int], bool]:
+    def _now(self) -> tuple[list[object], list[int], bool, list[object]]:
         versions = [tensor._version for tensor in self._counted]
-        return stamps(self._linears), versions, any("forward" in own for own in self._own)
+        settings = [own.get(name) for own in self._plain for name in _SETTINGS]
+        return stamps(self._linears), versions, any("forward" in own for own in self._own), settings
 
     def is_current(self) -> bool:
+        if any(type(linear.qweight) not in ops.REAL for linear in self._linears):
+            return stamps(self._linears) == self.stamps  # an export has put other tensors in the place of the same ones
         replaced = [True for held, name, tensor in self._held if held.get(name) is not tensor]
-        return not replaced and self._now() == (self.stamps, self._versions, self.has_own_forward)
+        return not replaced and self._now() == self._before
 
 
-def stamps(linears: Sequence[QLinear]) -> list[int]:
+def stamps(linears: Sequence[QLinear]) -> list[object]:
     return [linear.stamp for linear in linears]
 
 

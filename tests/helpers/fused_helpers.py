@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,8 @@ def model(name: str, precision: str | Scheme = "int8", seed: int = 0, **options:
 
 
 def tower(name: str, which: str = "image", precision: str | Scheme = "int8", seed: int = 0) -> Tower:
-    return model(name, precision, seed)._tower(which)
+    of = model(name, precision, seed)
+    return of.host.tower(of.module, which)
 
 
 def width(of: Tower) -> int:
@@ -77,7 +78,8 @@ def exact(of: Tower, x: Tensor, sequences: Sequences, keep: Tensor | None) -> Te
 
     blocks = []
     for block in of.blocks:
-        parts = {k: plain(v) for k, v in vars(block).items() if k not in ("qkv", "heads")}
+        names = {field.name for field in fields(block)} - {"qkv", "heads"}
+        parts = {name: plain(getattr(block, name)) for name in names}
         blocks.append(replace(block, qkv=tuple(map(plain, block.qkv)), **parts))
     return run_blocks(blocks, x.double(), sequences, of.causal, keep)
 

@@ -26,7 +26,7 @@ def test_a_forced_kernel_is_the_one_that_runs(kernel: str) -> None:
     pixels = torch.randn(2, 3, 32, 32)
     first = of.encode_image(pixels)
     use_kernel(of.module, kernel)
-    stack = of._tower("image").stack
+    stack = of.host.tower(of.module, "image").stack
     assert stack.fits(torch.randn(2, 64)) == kernel.startswith("native")
     assert (of.encode_image(pixels) - first).norm() <= 0.02 * first.norm()
     use_kernel(of.module, None)
@@ -78,9 +78,10 @@ def test_a_cast_model_computes_in_its_dtype_and_comes_back(dtype: torch.dtype) -
     x = torch.randn(4, 64)
     sequences = Sequences.equal(2, 2)
     with torch.inference_mode():
-        expected = of._tower("image").stack(x, sequences, False) if of._tower("image").stack.fits(x) else None
+        stack = of.host.tower(of.module, "image").stack
+        expected = stack(x, sequences, False) if stack.fits(x) else None
         of.module.to(dtype)
-        stack = of._tower("image").stack
+        stack = of.host.tower(of.module, "image").stack
         assert stack.fits(x.to(dtype))
         y = stack(x.to(dtype), sequences, False)
         assert y.dtype == dtype
@@ -91,7 +92,7 @@ def test_a_cast_model_computes_in_its_dtype_and_comes_back(dtype: torch.dtype) -
 def test_a_model_with_a_half_precision_fallback_runs_whole_stacks(fallback: str, dtype: torch.dtype) -> None:
     of, full = model("open_clip CLIP", fallback=fallback), model("open_clip CLIP")
     pixels = torch.randn(3, 3, 32, 32)
-    tower = of._tower("image")
+    tower = of.host.tower(of.module, "image")
     with torch.inference_mode():
         x = tower.embed(pixels.to(dtype)).flatten(0, 1)
         assert x.dtype == dtype and tower.stack.fits(x)
@@ -111,7 +112,7 @@ def test_copies_and_pickles_of_a_called_model_are_their_own(name: str) -> None:
     del of
     for twin in twins:
         assert torch.equal(twin.encode_image(pixels), expected)
-        assert twin._tower("image").stack.fits(torch.randn(1, 64))
+        assert twin.host.tower(twin.module, "image").stack.fits(torch.randn(1, 64))
 
 
 def test_python_threads_side_by_side_even_at_the_first_call() -> None:

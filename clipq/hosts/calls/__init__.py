@@ -1,0 +1,56 @@
+"""Hosts' own classes with their forward run as a whole: the classes that `install` puts in place of theirs.
+
+Nothing here replaces a module or a tensor: a module's class becomes a subclass of itself, of the same name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+
+from torch import nn
+
+_OPEN_CLIP = {
+    "open_clip.model": ("CLIP",),
+    "open_clip.transformer": (
+        "VisionTransformer",
+        "TextTransformer",
+        "ResidualAttentionBlock",
+        "CustomResidualAttentionBlock",
+    ),
+}
+_TIMM = {"timm.models.vision_transformer": ("VisionTransformer", "Block")}
+_CLIP = ("CLIPVisionModel", "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPEncoderLayer")
+_SIGLIP = ("SiglipVisionModel", "SiglipTextModel", "SiglipEncoderLayer")
+_HF = "transformers.models.{0}.modeling_{0}"
+_MODULES = {
+    "open_clip": _OPEN_CLIP,
+    "timm": _TIMM,
+    "clip": {_HF.format("clip"): _CLIP},
+    "siglip": {_HF.format("siglip"): _SIGLIP},
+    "siglip2": {_HF.format("siglip2"): ("Siglip2TextModel", "Siglip2EncoderLayer")},
+    "vit": {_HF.format("vit"): ("ViTModel", "ViTLayer")},
+    "deit": {_HF.format("deit"): ("DeiTModel", "DeiTLayer")},
+    "dinov2": {_HF.format("dinov2"): ("Dinov2Model", "Dinov2Layer")},
+}
+WHOLE = {
+    f"{package}.{name}": (home, name)
+    for home, packages in _MODULES.items()
+    for package, names in packages.items()
+    for name in names
+}
+"""For each class of a host, the module here that has the class to put in its place."""
+
+
+def install(model: nn.Module) -> None:
+    """Let the known towers and blocks of `model` run as wholes when they are called. Doing it again changes nothing."""
+    for module in model.modules():
+        kind = type(module)
+        home, name = WHOLE.get(f"{kind.__module__}.{kind.__qualname__}", (None, None))
+        if home is not None and _is_new_enough(kind.__module__):
+            module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
+
+
+def _is_new_enough(package: str) -> bool:
+    """Whether the host's classes are those that are known here: transformers 4 arranges its towers otherwise."""
+    return not package.startswith("transformers.") or int(metadata.version("transformers").partition(".")[0]) >= 5

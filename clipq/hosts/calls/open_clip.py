@@ -1,0 +1,173 @@
+"""open_clip's image and text towers and their blocks (3.x), each run as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from open_clip import model, transformer
+from torch import Tensor, nn
+
+from ...towers.calls import WholeBlock, WholeTower
+from ...towers.finding import blocks_of, only_block
+from ...towers.rows import Tower, run_image, run_text
+from ...towers.transformer import Block
+from ..base import is_class
+from ..tables import OPEN_CLIP
+
+
+class VisionTransformer(WholeTower, transformer.VisionTransformer):
+    """The last block for the class token alone, where the embedding is read from it."""
+
+    def settings(self) -> object:
+        return self.pool_type, self.output_tokens, self.proj is None
+
+    def find(self) -> Tower | None:
+        blocks = _blocks(self)
+        if blocks is None or self.pool_type not in ("tok", "avg") or not self._pools_once():
+            return None
+        one_token = self.pool_type == "tok" and self.attn_pool is None and not self.output_tokens
+        pool = 0 if one_token else None
+        return Tower(blocks, self._embeds, partial(self._finish, one_token), tuple(self.children()), pool)
+
+    def _pools_once(self) -> bool:
+        return getattr(self, "attn_pool_contrastive", None) is None  # there only beside an attention pool
+
+    def _finish(self, one_token: bool, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        pooled, tokens = self._pool(x[:, None] if one_token else x)
+        pooled = pooled if self.proj is None else pooled @ self.proj
+        return (pooled, tokens) if self.output_tokens else pooled
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        tower = self.usable(x) if isinstance(x, Tensor) and x.ndim == 4 else None
+        return super().forward(x) if tower is None else run_image(tower, x)
+
+
+class _Text(WholeTower):
+    """What the text tower of `CLIP` (a part of the model) and `TextTransformer` (a module) share."""
+
+    def settings(self) -> object:
+        mask = self.attn_mask
+        version = None if mask is None or mask.is_inference() else mask._version
+        return id(mask), version, self._pooling(), self.text_projection is None
+
+    def _pooling(self) -> tuple[str | None, int | None]:
+        """How the token is found that the embedding is read from, and the id of the end of text."""
+        raise NotImplementedError
+
+    def _known(self) -> bool:
+        return self.attn_mask is None or is_causal(self.attn_mask)
+
+    def find(self) -> Tower | None:
+        blocks, pool = _blocks(self), _pool_by(*self._pooling())
+        if blocks is None or pool is None or not self._known():
+            return None
+        causal, context = self.attn_mask is not None, self.positional_embedding.shape[0]
+        return Tower(blocks, self._embed_rows, self._finish, tuple(self._stood_in_for()), pool, causal, context)
+
+    def _stood_in_for(self) -> Iterable[nn.Module]:
+        parts = (self.transformer, self.token_embedding, self.ln_final, self.text_projection)
+        return (part for part in parts if isinstance(part, nn.Module))
+
+    def _embed_rows(self, ids: Tensor, positions: Tensor) -> Tensor:
+        dtype = self.transformer.get_cast_dtype()
+        return self.token_embedding(ids).to(dtype) + self.positional_embedding[positions].to(dtype)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        x, projection = self.ln_final(x), self.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+    def _whole(self, ids: Tensor) -> Tensor | None:
+        """[batch, width] of token ids, or None if the host's own forward has to run."""
+        tower = self.usable(ids) if is_text(ids) else None
+        return None if tower is None or ids.shape[1] > tower.context else run_text(tower, ids)
+
+
+class CLIP(_Text, model.CLIP):
+    """`encode_text`, cut at the end of each text; `encode_image` calls `visual`, which knows by itself."""
+
+    def _pooling(self) -> tuple[str | None, int | None]:
+        return getattr(self, "text_pool_type", None), getattr(self, "text_eos_id", None)
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
+        features = self._whole(text)
+        if features is None:
+            return super().encode_text(text, normalize)
+        return nn.functional.normalize(features, dim=-1) if normalize else features
+
+
+class TextTransformer(_Text, transformer.TextTransformer):
+    """`CustomTextCLIP`'s text tower; not with a class token (CoCa), a mask over padding, or all tokens asked for."""
+
+    def settings(self) -> object:
+        return super().settings(), self.use_pad_mask, self.cls_emb is None
+
+    def _pooling(self) -> tuple[str | None, int | None]:
+        return self.pool_type, getattr(self, "eos_id", None)
+
+    def _known(self) -> bool:
+        return super()._known() and self.cls_emb is None and not self.use_pad_mask
+
+    def forward(self, text: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        features = None if self.output_tokens else self._whole(text)
+        return super().forward(text) if features is None else features
+
+
+class _Layer(WholeBlock):
+    def find(self) -> Block | None:
+        return only_block(self, OPEN_CLIP)
+
+    def _run(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        return self.run(x, _seen(mask)) if getattr(self.attn, "batch_first", True) else None
+
+
+class ResidualAttentionBlock(_Layer, transformer.ResidualAttentionBlock):
+    def forward(
+        self, q_x: Tensor, k_x: Tensor | None = None, v_x: Tensor | None = None, attn_mask: Tensor | None = None
+    ) -> Tensor:
+        y = self._run(q_x, attn_mask) if k_x is None and v_x is None else None
+        return super().forward(q_x, k_x, v_x, attn_mask) if y is None else y
+
+
+class CustomResidualAttentionBlock(_Layer, transformer.CustomResidualAttentionBlock):
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        y = self._run(x, attn_mask)
+        return super().forward(x, attn_mask) if y is None else y
+
+
+def _blocks(tower: nn.Module) -> tuple[Block, ...] | None:
+    stack = tower.transformer
+    return blocks_of(stack.resblocks, OPEN_CLIP) if is_class(stack, "open_clip.transformer.Transformer") else None
+
+
+def _seen(mask: Tensor | None) -> bool | None:
+    """Whether a mask is causal; None for another one."""
+    if mask is None:
+        return False
+    known = not torch.compiler.is_compiling() and isinstance(mask, Tensor) and mask.ndim == 2 and is_causal(mask)
+    return True if known else None
+
+
+def is_causal(mask: Tensor) -> bool:
+    return torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
+
+
+def is_text(ids: object) -> bool:
+    """Whether `ids` are [batch, tokens] whole numbers."""
+    return isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype in (torch.int64, torch.int32)
+
+
+def _pool_by(kind: str | None, end: int | None) -> Callable[[Tensor], Tensor] | None:
+    if kind == "eos" and end is not None:
+        return lambda ids: (ids == end).int().argmax(dim=-1)
+    return _POOLS.get(kind)
+
+
+_POOLS = {
+    "argmax": lambda ids: ids.argmax(dim=-1),
+    "last": lambda ids: torch.full_like(ids[:, 0], ids.shape[1] - 1),
+    "first": lambda ids: torch.zeros_like(ids[:, 0]),
+}

@@ -1,0 +1,67 @@
+"""timm's vision transformer and its blocks, each run as a whole."""
+
+from __future__ import annotations
+
+from timm.models import vision_transformer
+from torch import Tensor
+
+from ...towers.calls import WholeBlock, WholeTower
+from ...towers.finding import blocks_of, only_block
+from ...towers.rows import Tower, run_image, run_tokens
+from ...towers.transformer import Block as Rows
+from ..tables import TIMM
+
+
+class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
+    """`forward` with the last block for the class token alone, where the embedding is read from it."""
+
+    def settings(self) -> object:
+        return self.global_pool
+
+    def find(self) -> Tower | None:
+        blocks = blocks_of(self.blocks, TIMM)
+        if blocks is None:
+            return None
+        one_token = self.global_pool == "token" and self.attn_pool is None
+        head = self._norm_one if one_token else self.norm
+        return Tower(blocks, self._embed, head, tuple(self.children()), 0 if one_token else None)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(pixels))))
+
+    def _norm_one(self, x: Tensor) -> Tensor:
+        return self.norm(x[:, None])
+
+    def _usable(self, x: Tensor, options: dict) -> Tower | None:
+        return self.usable(x) if isinstance(x, Tensor) and x.ndim == 4 and _is_plain(options) else None
+
+    def pooled_tokens(self, x: Tensor) -> Tensor:
+        """Those of `forward_features` that `forward_head` reads: [batch, 1, width], or all."""
+        tower = self._usable(x, {})
+        return super().forward_features(x) if tower is None else run_image(tower, x)
+
+    def forward_features(self, x: Tensor, **options: object) -> Tensor:
+        tower = self._usable(x, options)
+        return super().forward_features(x, **options) if tower is None else self.norm(run_tokens(tower, x))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        # Named one by one, for torch.fx, and handed on only if given: older versions of timm have fewer of them.
+        given = {"attn_mask": attn_mask, "is_causal": is_causal}
+        options = {name: value for name, value in given.items() if value is not None and value is not False}
+        if self._usable(x, options) is None:
+            return super().forward(x, **options)
+        return self.forward_head(self.pooled_tokens(x))
+
+
+class Block(WholeBlock, vision_transformer.Block):
+    def find(self) -> Rows | None:
+        return only_block(self, TIMM)
+
+    def forward(self, x: Tensor, **options: object) -> Tensor:
+        y = self.run(x, causal=False) if _is_plain(options) else None
+        return super().forward(x, **options) if y is None else y
+
+
+def _is_plain(options: dict) -> bool:
+    """Whether neither a mask nor causal attention is asked for."""
+    return all(value is None or value is False for value in options.values())

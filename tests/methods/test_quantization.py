@@ -11,6 +11,7 @@ from tiny_models import build, open_clip_config
 from torch import nn
 
 import clipq
+from clipq import kernels
 from clipq.arithmetic.functional import sqnr
 from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme, per_tower
 from clipq.errors import CheckpointError, ClipqWarning, QuantizationError, SchemeError, UnknownNameError
@@ -206,7 +207,8 @@ def test_no_warning_where_only_heads_and_positions_stay_float():
 
 
 def test_where_no_fast_kernel_runs_the_user_is_told(monkeypatch):
-    monkeypatch.setattr("clipq.methods.quantization.kernels.chosen", lambda device: "reference")
+    for name in ("native", "int_mm"):
+        monkeypatch.setattr(kernels.KERNELS[name], "obstacle", staticmethod(lambda device: "not on this machine"))
     with pytest.warns(ClipqWarning, match="int8 runs on plain torch on this cpu, slower than fp32"):
         quantize(build("timm vision_transformer"))
     with warnings.catch_warnings():

@@ -105,13 +105,17 @@ def test_torchvision_extracts_features_of_a_quantized_tower() -> None:
     torch.testing.assert_close(found["normed"][:, 0] @ visual.proj, visual(pixels), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("test_vit", {"dynamic_img_size": False}), ("test_convnext", {}), ("test_efficientnet", {})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 @pytest.mark.filterwarnings("ignore:.*matrix weights stay float:clipq.errors.ClipqWarning")
-def test_timm_extracts_features_of_a_quantized_model(name: str) -> None:
+def test_timm_extracts_features_of_a_quantized_model(name: str, options: dict) -> None:
     import timm
     from timm.models import FeatureGraphNet
 
-    module = quantize(timm.create_model(name, num_classes=0).eval())
+    module = quantize(timm.create_model(name, num_classes=0, **options).eval())
     pixels = torch.randn(1, 3, 160, 160)
     expected = module.forward_intermediates(pixels, indices=(0, 1), output_fmt="NCHW", intermediates_only=True)
     found = FeatureGraphNet(module, (0, 1))(pixels)

@@ -71,8 +71,10 @@ def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
 def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
     """int8 weight, float32 scale and (asymmetric only) int8 zero point of the parameter `name`.
 
-    Raises `QuantizationError` naming the tensor if it holds a NaN or an infinity.
+    Raises `QuantizationError` naming the tensor if it holds a NaN or an infinity, or the integers of another quantizer.
     """
+    if not weight.is_floating_point():
+        raise QuantizationError(f"{name} is {weight.dtype}, so quantized already; quantize the float model instead.")
     weight = weight.detach().float()
     if not torch.isfinite(weight).all():
         count = int((~torch.isfinite(weight)).sum())

@@ -6,12 +6,23 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import nn
+
 from ..errors import CheckpointError, ClipqWarning
 
 _OF_QUANTIZERS = ("qweight", "weight_scale", "weight_scale_inv", "weight_zero_point", "weight_packed", "input_scale")
 _OF_QUANTIZERS += (".qzeros", ".scales", ".SCB", ".absmax")
 """How the names end that clipq, compressed-tensors, GPTQ, AWQ, bitsandbytes and others give to quantized weights."""
 _UNREAD = "pooler."  # plain ViTs' embedding is their class token; a classifier's file lacks this layer behind it
+
+
+def check_float(name: str, module: nn.Module) -> None:
+    """Raise `CheckpointError` if transformers loaded the model `name` with another quantizer, such as bitsandbytes."""
+    if (quantizer := getattr(module, "hf_quantizer", None)) is not None:
+        method = quantizer.quantization_config.quant_method
+        raise CheckpointError(
+            f"{name!r} is quantized already, by {getattr(method, 'value', method)}. Give its float model."
+        )
 
 
 def check_complete(name: str, found: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from ..errors import CheckpointError, ClipqError, DownloadError, unknown_name
 from ..inputs.tokenization import TokenizerSpec, describe_tokenizer
 from ..models import Model
 from ..zoo.registry import Entry, entries
-from .completeness import check_complete
+from .completeness import check_complete, check_float
 
 
 def load_open_clip(
@@ -133,6 +133,7 @@ def load_transformers(
         module.eval()
         preprocessing = _transformers_preprocessing(name, options)
         tokenizer = _transformers_tokenizer(name, module, options)
+    check_float(name, module)
     check_complete(name, found)
     local = Path(name).is_dir()
     source = {"name": Path(name).resolve().name if local else name, "base": None if local else name}
@@ -185,10 +186,11 @@ def _as_clipq_errors(name: str, pretrained: str | None) -> Iterator[None]:
         yield
     except ClipqError:
         raise
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
         raise CheckpointError(f"{what} cannot be loaded: {error}") from error
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and _is_local(name, pretrained):  # a tensor missing, too many, or misshapen
+        strict = "Error(s) in loading state_dict" in str(error)  # torch's words for tensors missing, left or misshapen
+        if strict or (isinstance(error, RuntimeError) and _is_local(name, pretrained)):
             raise CheckpointError(f"{what} does not hold the weights of its model: {error}") from error
         raise DownloadError(
             f"the weights of {what} cannot be got: {error}. Without a network, give a local folder."

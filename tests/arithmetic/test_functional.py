@@ -203,6 +203,12 @@ def test_groups_that_do_not_divide_are_refused() -> None:
         choose_qparams(torch.randn(2, 10), QuantSpec(granularity="group", group_size=4))
 
 
+def test_a_weight_of_integers_is_refused_by_name() -> None:
+    """As other libraries leave them in an `nn.Linear`, with a scale beside it that clipq knows nothing of."""
+    with pytest.raises(QuantizationError, match=r"fc1\.weight is torch\.int8, so quantized already"):
+        quantize_weight(torch.ones(4, 6, dtype=torch.int8), QuantSpec(), "fc1.weight")
+
+
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_a_non_finite_weight_is_refused_by_name(bad: float) -> None:
     weight = torch.randn(4, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_a_folder_of_another_method_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mine"}}))
     with pytest.raises(CheckpointError, match="holds quantized weights.*layers.0.mlp.fc1.weight_scale"):
         clipq.load(folder)
+
+
+@pytest.mark.skipif(find_spec("compressed_tensors") is not None, reason="tests/clients has what happens with it")
+def test_a_method_whose_package_is_not_there_is_one_error(tmp_path):
+    build("transformers ViT").save_pretrained(tmp_path / "hf")
+    config = json.loads((tmp_path / "hf" / "config.json").read_text("utf-8"))
+    label = {"quant_method": "compressed-tensors", "config_groups": {}}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({**config, "quantization_config": label}))
+    with pytest.raises(CheckpointError, match="hf' cannot be loaded: .*compressed-tensors"):
+        clipq.load(tmp_path / "hf")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -152,11 +152,15 @@ class WholeBlock(Whole):
         block = self.usable(x) if rows and causal is not None else None
         if block is None:
             return None
-        stack = _stack_of(block)
+        _give_stack(block)
+        stack = block.alone
         if not stack.fits(x):
             return None
         return stack(x.flatten(0, 1), Sequences.equal(*x.shape[:2]), causal).view(x.shape)
 
 
-def _stack_of(block: Block) -> FusedStack:
-    return vars(block).setdefault("alone", FusedStack((block,)))
+@run_by_compiler
+def _give_stack(block: Block) -> None:
+    """Put a stack of one into `block.alone`. What a compiler makes while it traces does not exist yet."""
+    if "alone" not in vars(block):
+        vars(block)["alone"] = FusedStack((block,))

@@ -33,7 +33,6 @@ def _fresh_compiler() -> Iterator[None]:
             "ignore", "While compiling, we found certain side effects", UserWarning
         )  # transformers'
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # within torch's own compiler
-        warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`", UserWarning)
         yield
 
 

@@ -49,7 +49,7 @@ class Unfinished:
     def __getattribute__(self, name: str) -> Any:
         if name == _FIELD:
             finish(self)
-        return super().__getattribute__(name)
+        return object.__getattribute__(self, name)  # `super()` is for an instance of this class, which it now is not
 
 
 def _finishing(name: str) -> Callable:

@@ -87,6 +87,14 @@ def test_a_compiled_tower_is_one_native_op_for_its_patches_and_one_for_all_block
 
 
 @torch.no_grad()
+def test_a_text_tower_of_transformers_that_was_never_called_compiles() -> None:
+    module, _ = tower("transformers CLIP")
+    ids = torch.randint(1, 90, (2, 16))
+    found = torch.compile(lambda ids: module.get_text_features(ids).pooler_output, backend="eager")(ids)
+    torch.testing.assert_close(found, module.get_text_features(ids).pooler_output, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 def test_one_compiled_graph_serves_every_batch() -> None:
     _, embed = tower("open_clip CLIP")
     graphs: list[object] = []

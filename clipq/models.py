@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ClipqError, QuantizationError
-from .hosts import Host, find_host
+from .hosts import Host, embedder, find_host
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
 from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
@@ -49,7 +49,7 @@ class Model(ModuleLike):
         processor: Any = None,
         source: Mapping[str, Any] | None = None,
     ):
-        self.module = module
+        self.module = module = embedder(module)
         self.host: Host = find_host(module)
         self.towers = self.host.towers(module)
         self._config = None if config is None else dict(config)

@@ -49,12 +49,14 @@ class TransformersHost(Host):
         inputs = pixels if isinstance(pixels, Mapping) else {"pixel_values": pixels}
         if hasattr(module, "get_image_features"):
             return _features(module.get_image_features(**inputs))
-        base = module.base_model
+        base = _embedder(module)
         if hasattr(base, "class_token") and (token := base.class_token(pixels)) is not None:
             return token
         output = base(**inputs)
         if hasattr(output, "image_embeds"):
             return output.image_embeds
+        if hasattr(output, "feature_maps"):  # a backbone has no embedding; this one is only counted
+            return output.feature_maps[-1]
         if _pools(module):
             return output.pooler_output
         return output.last_hidden_state[:, 0]
@@ -101,6 +103,14 @@ class TransformersHost(Host):
     def context_length(self, module: nn.Module) -> int | None:
         settings = getattr(module.config, "text_config", module.config)
         return getattr(settings, "max_position_embeddings", None)
+
+
+def _embedder(module: nn.Module) -> nn.Module:
+    """The part that embeds an image: what a classifier's head stands on, or the model itself."""
+    base = module.base_model
+    if base is module and hasattr(module, "classifier"):  # CLIP's and SigLIP's classifiers name no base model
+        return getattr(module, "vision_model", module)
+    return module if host_class(base).__name__.endswith("Encoder") else base  # DINOv3's base model is a stack of layers
 
 
 def _pools(module: nn.Module) -> bool:

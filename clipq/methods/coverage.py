@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..hosts import Host, find_host
+from ..hosts import Host, find_host, unwrapped
 from ..modules.layers import QLinear
 from ..modules.state import Slot, slots
 from ..towers.blocks import find_blocks
@@ -88,7 +88,7 @@ def _lines(name: str, tower: TowerCoverage) -> str:
 
 def coverage(model: Any, *, count_macs: bool = True) -> Coverage:
     """What share of `model` (a host's module or a `clipq.Model`) is int8, per tower; what stayed float and why."""
-    module = model if isinstance(model, nn.Module) else model.module
+    module = unwrapped(model) if isinstance(model, nn.Module) else model.module
     host = find_host(module)
     return Coverage({tower: _tower(module, host, tower, count_macs) for tower in host.towers(module)})
 

@@ -13,7 +13,7 @@ from torch import nn
 from .. import kernels
 from ..arithmetic.schemes import Precisions, Scheme, per_tower, resolve
 from ..errors import CheckpointError, ClipqWarning, QuantizationError
-from ..hosts import Host, find_host
+from ..hosts import Host, find_host, unwrapped
 from ..hosts.calls import install
 from ..kernels.reference import ReferenceLinear
 from ..machine import cpu_flags
@@ -69,7 +69,7 @@ def quantize(model: Any, precision: Precisions = "int8", *, fallback: str | None
     Raises `QuantizationError` for a model of an unknown library, one that is quantized already, or a weight that is
     not finite (nothing has been changed then). Warns, naming them, if weights stay float that should not.
     """
-    quantize_module(model if isinstance(model, nn.Module) else model.module, precision, fallback)
+    quantize_module(unwrapped(model) if isinstance(model, nn.Module) else model.module, precision, fallback)
     return model
 
 

@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-clients lint clean
 
 demo: $(VENV)/installed ## the embedded model, int8 against fp32, as a page of pictures
 	$(BIN)/clipq demo
 
 test: $(VENV)/installed-dev ## the test suite
 	$(BIN)/python -m pytest
+
+test-clients: $(VENV)/installed-clients ## the tests that need packages which clipq does not
+	$(BIN)/python -m pytest -m clients
 
 lint: $(VENV)/installed-dev ## style and common mistakes
 	$(BIN)/ruff check .
@@ -27,6 +30,11 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 	@echo 'Installing clipq and its tools into $(VENV); torch is large, so this takes a few minutes'
 	$(BIN)/pip install -qq -e '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-clients: pyproject.toml | $(BIN)/pip
+	@echo 'Installing clipq, its tools and the packages of docs/use-it-with.md into $(VENV)'
+	$(BIN)/pip install -qq -e '.[dev,clients]'
+	@touch $@ $(VENV)/installed-dev $(VENV)/installed
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -1,0 +1,101 @@
+"""Every block of docs/use-it-with.md runs as it stands, with small models in place of those of the hub."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "use-it-with.md"
+EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark"}
+"""What `pip install 'clipq[clients]'` brings."""
+
+STAND_INS = {
+    "openai/clip-vit-base-patch32": "{transformers}",
+    "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K": "local-dir:{open_clip}",
+    "vit_base_patch16_224.augreg2_in21k_ft_in1k": "test_vit",
+    "pretrained=True": "pretrained=False",
+}
+"""What stands in the page, and what the test puts in its place: folders of tiny models, random weights."""
+
+
+def blocks() -> list[pytest.param]:
+    found, heading = [], ""
+    for part in re.finditer(r"^## ([^\n]+)$|^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        heading = part[1] or heading
+        if code := part[2]:
+            marks = [pytest.mark.clients] if imports(code) & EXTRA or starts_processes(code) else []
+            found.append(pytest.param(code, id=f"{heading.partition(' (')[0]}-{len(found)}", marks=marks))
+    return found
+
+
+def imports(code: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def starts_processes(code: str) -> bool:
+    """Such a block is a script of its own, which takes the seconds of a fresh interpreter."""
+    return "num_proc" in code
+
+
+def run(code: str, place: Path) -> None:
+    if not starts_processes(code):
+        exec(compile(code, PAGE.name, "exec"), {"__name__": "__main__"})
+        return
+    (place / "block.py").write_text(code, "utf-8")
+    subprocess.run([sys.executable, "block.py"], cwd=place, check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def open_clip_folder(tmp_path_factory) -> Path:
+    """A tiny open_clip model as a folder that "local-dir:" loads."""
+    from safetensors.torch import save_file
+    from tiny_models import build, open_clip_config
+
+    folder = tmp_path_factory.mktemp("open_clip")
+    config = {"model_cfg": open_clip_config(), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
+    save_file(build("open_clip CLIP").state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, drawings) -> Path:
+    """The folder that the blocks are run in: the pictures they name lie there."""
+    for name, picture in zip(("photos/cat", "photos/dog", "classes/cat/0", "classes/dog/1"), drawings, strict=False):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", blocks())
+@pytest.mark.filterwarnings("default")  # of other people's packages
+def test_a_block_runs_as_it_stands(code, place, clip_folder, open_clip_folder, capsys):
+    for package in sorted(imports(code)):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed; `make test-clients` installs it")
+    for name, stand_in in STAND_INS.items():
+        code = code.replace(name, stand_in.format(transformers=clip_folder, open_clip=open_clip_folder))
+    run(code, place)
+    assert torch.get_num_threads() == 1
+    assert ("print(" in code) == bool(capsys.readouterr().out)
+
+
+def test_the_page_names_what_the_table_replaces():
+    assert len(blocks()) > 8
+    text = PAGE.read_text("utf-8")
+    assert [name for name in STAND_INS if name not in text] == []

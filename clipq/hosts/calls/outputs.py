@@ -61,7 +61,7 @@ def _finishing(name: str) -> Callable:
 
 _LOOKING = (
     *("__getitem__", "__iter__", "__reversed__", "__len__", "__contains__", "__eq__", "__ne__", "__or__", "__ror__"),
-    *("__repr__", "__reduce__", "__reduce_ex__", "__copy__", "__sizeof__"),
+    *("__repr__", "__reduce__", "__reduce_ex__", "__sizeof__"),
     *("keys", "values", "items", "get", "copy", "to_tuple", "move_to_end"),
 )
 for _name in _LOOKING:

@@ -8,6 +8,7 @@ from tiny_models import build, open_clip_config
 
 import clipq
 from clipq.errors import CheckpointError, ClipqError, QuantizationError
+from clipq.methods import quantization
 from clipq.models import Model
 
 
@@ -78,6 +79,16 @@ def test_moving_it_keeps_what_it_computes():
         assert moved is model
         assert all(map(torch.equal, before, model(pixels, tokens)))
     assert next(model.parameters()).device == model.device
+
+
+@pytest.mark.parametrize("name", ["open_clip CLIP", "transformers CLIP"])
+def test_what_follows_a_move_changes_nothing_on_the_same_kind_of_device(name):
+    model = int8(name)
+    pixels, tokens = parts(model.module)
+    before = model(pixels, tokens)
+    model.module.to(model.device)
+    quantization.finish(model.module, model.host, model.recipe)
+    assert all(map(torch.equal, before, model(pixels, tokens)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

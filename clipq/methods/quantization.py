@@ -62,9 +62,10 @@ class Recipe:
 def quantize(model: Any, precision: Precisions = "int8", *, fallback: str | None = None) -> Any:
     """Quantize `model` in place and return it.
 
-    `model`: an open_clip, transformers or timm module, or a `clipq.Model`. `precision`: a name ("int8",
-    "int8-weight-only", "fp16", ...), a `Scheme`, or {"image": ..., "text": ...}. `fallback`: the precision of what
-    stays float in an int8 tower ("fp32", "fp16", "bf16"; default: fp16 where the device computes it natively).
+    `model`: an open_clip, transformers or timm module, a SentenceTransformer or feature getter of timm around one, or a
+    `clipq.Model`. `precision`: a name ("int8", "int8-weight-only", "fp16", ...), a `Scheme`, or {"image": ...,
+    "text": ...}. `fallback`: the precision of what stays float in an int8 tower ("fp32", "fp16", "bf16"; default: fp16
+    where the device computes it natively).
 
     Raises `QuantizationError` for a model of an unknown library, one that is quantized already, or a weight that is
     not finite (nothing has been changed then). Warns, naming them, if weights stay float that should not.

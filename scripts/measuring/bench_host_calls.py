@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 import clipq
 from clipq.benchmark import captions
-from clipq.machine import cores, cpu_name, versions
+from clipq.description import described_environment
 from clipq.timing import alternate
+from clipq.work.processes import Processes
 
 Call = Callable[[], object]
 Encoder = Callable[[nn.Module, Tensor], object]
@@ -135,17 +136,17 @@ def main() -> None:
     parser.add_argument("--towers", nargs="+", choices=("image", "text"), default=["image", "text"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--label", default="", help="what this run is, kept in its lines")
+    parser.add_argument("--label", default=clipq.__version__, help="what this run is, kept in its lines")
     args = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip warns that the weights are random
     warnings.simplefilter("ignore")
-    about = {"processor": cpu_name(), "cores": cores(), "threads": torch.get_num_threads(), "versions": versions()}
+    about = {"label": args.label, "runs": args.runs, "environment": described_environment(Processes())}
     for host in args.hosts:
         rows = measured(host, args.towers, args.batches, args.runs)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             with args.out.open("a", encoding="utf-8") as lines:
-                lines.writelines(json.dumps({"label": args.label, **row, **about}) + "\n" for row in rows)
+                lines.writelines(json.dumps({**row, **about}) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

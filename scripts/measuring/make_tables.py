@@ -86,6 +86,23 @@ def speed_table(name: str) -> str:
     return f"**ViT-B/32.** {where}\n\n{table(head, [row for result in results for row in speed_rows(result)])}"
 
 
+def host_calls_table(name: str) -> str:
+    """The hosts' own calls of a quantized module: against fp32, against `clipq.Model`, and what they were in 0.2."""
+    lines = read(name)
+    before = {(row["host"], row["tower"], row["batch_size"]): row for row in lines if row["label"] == "0.2"}
+    head = ("host", "tower", "batch", "fp32 ms (range)", "int8 ms (range)", "speed-up", "in 0.2", "of `clipq.Model`")
+    rows = []
+    for row in (row for row in lines if row["label"] != "0.2"):
+        ms = [f"{row['ms'][who][k]:.1f}" for who in ("fp32", "host") for k in ("median", "min", "max")]
+        spread = [f"{median} ({low}-{high})" for median, low, high in (ms[:3], ms[3:])]
+        old = before[row["host"], row["tower"], row["batch_size"]]
+        ratios = (f"{row['host_of_fp32']:.1f} x", f"{old['host_of_fp32']:.1f} x", f"{row['host_of_model']:.2f} x")
+        rows.append([row["host"], row["tower"], str(row["batch_size"]), *spread, *ratios])
+    where = f"{machine(lines[-1]['environment'])}; medians of {lines[-1]['runs']} samples, in turns."
+    about = "Random weights, captions of mixed lengths, milliseconds a call; in brackets the range."
+    return f"**ViT-B/32 by the host's own call after `clipq.quantize(module)`.** {about} {where}\n\n{table(head, rows)}"
+
+
 def tables() -> str:
     """Everything between the markers."""
     return "\n\n".join(
@@ -93,6 +110,7 @@ def tables() -> str:
             accuracy_table("clipq-tiny-drawings.jsonl", "clipq-tiny, drawings in an art style never seen in training."),
             accuracy_table("deit-clip-imagenet-photos.jsonl", "DeiT-Tiny CLIP, ImageNet photos, 80 templates."),
             speed_table("vit-b-32-random.jsonl"),
+            host_calls_table("host-calls-vit-b-32.jsonl"),
         ]
     )
 

@@ -22,7 +22,7 @@ _FIELD = "last_hidden_state"
 def unfinished(kind: type[ModelOutput], later: Callable[[], Tensor], **ready: Tensor) -> ModelOutput:
     """A `kind` with the fields `ready`; `later` gives its `last_hidden_state`, in the gradient mode of now."""
     output = _unfinished_kind(kind)(**{_FIELD: False}, **ready)  # a placeholder: fields keep their order
-    output.__dict__[_LATER] = (later, _mode_of_now())
+    output.__dict__[_LATER] = (kind, later, _mode_of_now())
     return output
 
 
@@ -33,13 +33,14 @@ def _mode_of_now() -> Callable[[], AbstractContextManager]:
 
 
 def finish(output: ModelOutput) -> ModelOutput:
-    """Compute what is missing, once; from then on `output` is a plain one of the host's class."""
-    if (later := vars(output).pop(_LATER, None)) is not None:
-        compute, mode = later
+    """Compute what is missing; from then on `output` is a plain one of the host's class. Two threads may both do it."""
+    if (later := vars(output).get(_LATER)) is not None:
+        kind, compute, mode = later
         with mode():
             hidden = compute()
-        output.__class__ = type(output).__mro__[2]
-        output[_FIELD] = hidden
+        kind.__setitem__(output, _FIELD, hidden)
+        output.__class__ = kind
+        vars(output).pop(_LATER, None)
     return output
 
 

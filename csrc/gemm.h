@@ -103,9 +103,9 @@ struct Gemm {
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; v++) {
                 const Ints exact = sum[r][v] - (zero_point[r] + Isa::OFFSET) * load<Ints>(channels.sums + v * LANES);
-                const Floats value = __builtin_convertvector(exact, Floats) * scale[r];
-                Floats result = value * load<Floats>(channels.scale + v * LANES) +
-                                load<Floats>(channels.bias + v * LANES);
+                // The weights' scale first: with it a sum is of a weight's size, and large rows do not overflow before.
+                const Floats value = __builtin_convertvector(exact, Floats) * load<Floats>(channels.scale + v * LANES);
+                Floats result = value * scale[r] + load<Floats>(channels.bias + v * LANES);
                 float* to = y + r * ldy + v * LANES;
                 if (channels.layer_scale)
                     result = load<Floats>(to) + result * load<Floats>(channels.layer_scale + v * LANES);

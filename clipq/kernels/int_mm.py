@@ -20,7 +20,7 @@ _CUDA_MULTIPLE = 8  # ... and inner or outer sizes that are no multiple of this
 
 
 class IntMMLinear:
-    """Integer product first, then y = scale_x scale_w (q_x q_w - zero_point_x sum(q_w)) + bias in float32."""
+    """Integer sums first, then y = (q_x q_w - zero_point_x sum(q_w)) scale_w scale_x + bias in float32, in that order."""
 
     name = "int_mm"
 
@@ -29,7 +29,7 @@ class IntMMLinear:
         self.qweight = weights.qweight
         self.scale = weights.row_scale()
         # The zero point is the same for a whole row of x, so its product with the weights is one sum per channel.
-        self.offset = self.scale * weights.qweight.sum(dim=1, dtype=torch.int64).float()
+        self.sums = weights.qweight.sum(dim=1, dtype=torch.int32)
         self.bias = None if weights.bias is None else weights.bias.float()
 
     @staticmethod
@@ -48,9 +48,9 @@ class IntMMLinear:
         rows = x.reshape(-1, x.shape[-1])
         scale, zero_point = functional.choose_qparams(rows, self.activations)
         product = self._product(functional.quantize(rows, scale, zero_point, self.activations))
-        y = product * scale * self.scale
         if not self.activations.symmetric:
-            y -= (scale * zero_point) * self.offset
+            product = product - zero_point.int() * self.sums
+        y = product * self.scale * scale
         if self.bias is not None:
             y += self.bias
         return y.to(x.dtype).reshape(*x.shape[:-1], self.qweight.shape[0])

@@ -41,8 +41,8 @@ def refuse_tracing() -> None:
     if torch.jit.is_tracing():
         raise QuantizationError(
             "torch.jit.trace and torch.onnx.export(dynamo=False) would record the result of this one int8 call as a "
-            "constant, the same for every input. Use torch.export.export, which keeps clipq's operators; `clipq export`, "
-            "to ONNX and others, is planned for a later version of clipq."
+            "constant, the same for every input. Use torch.export.export, which keeps clipq's operators; "
+            "`clipq export`, to ONNX and others, is planned for a later version of clipq."
         )
 
 

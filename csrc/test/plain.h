@@ -62,7 +62,7 @@ inline void linear_plainly(const float* x, const Matrix& matrix, bool symmetric,
         int sum = 0;
         for (int64_t t = 0; t < matrix.k; t++) sum += (row.q[static_cast<size_t>(t)] - row.zero_point) * w[t];
         const size_t at = static_cast<size_t>(j);
-        y[j] = static_cast<float>(sum) * row.scale * matrix.scale[at] + (bias ? matrix.bias[at] : 0.0f);
+        y[j] = static_cast<float>(sum) * matrix.scale[at] * row.scale + (bias ? matrix.bias[at] : 0.0f);
     }
 }
 

@@ -217,3 +217,14 @@ def test_use_kernel_reaches_every_linear_and_can_be_undone() -> None:
     use_kernel(model, None)
     assert all(isinstance(part.kernel, KERNELS[chosen(CPU)]) for part in model)
     assert kernels.label("reference") == "reference"
+
+
+@pytest.mark.parametrize("name", W8A8)
+@pytest.mark.parametrize("activations", [TOKEN, TOKEN_ASYMMETRIC], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize("size", [1e36, 1e30, 1e-30, 1e-36])
+def test_sums_do_not_leave_float32_on_the_way(name: str, activations: QuantSpec, size: float) -> None:
+    weights = weights_of(16, 64, activations, bias=False)
+    x = torch.randn(5, 64) * size
+    y, expected = KERNELS[name](weights)(x), exact(x, weights)
+    assert y.isfinite().all() and expected.abs().max() < torch.finfo(torch.float32).max
+    assert (y.double() - expected).norm() < 1e-3 * expected.norm()

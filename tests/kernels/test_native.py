@@ -68,7 +68,7 @@ def exact_sums(x, weight, symmetric):
 
 def reference(x, weight, weight_scale, bias, symmetric):
     sums, scale = exact_sums(x, weight, symmetric)
-    y = sums.float() * scale * weight_scale
+    y = sums.float() * weight_scale * scale
     return y if bias is None else y + bias
 
 

@@ -1,9 +1,11 @@
-"""What an evaluation reads: a list of images with a key and a label each, opened one at a time."""
+"""A list of images with a key and a label each, and how one of them is read and decoded, one at a time."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -88,22 +90,131 @@ class FileEntry:
     size: int
 
     def read(self) -> bytes:
-        if self.size > MAX_BYTES:
-            raise OSError(f"{self.size} bytes, more than the {MAX_BYTES} that are read")
-        return self.path.read_bytes()
+        return read_file(self.path)
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a plain file of at most 64 MiB. Raises `OSError` for a larger file and for a fifo or a device.
+
+    The limit holds for the bytes that come, not for the size that the file says it has: /proc says 0, and files grow.
+    """
+    if reason := unlike_a_file(path):  # before opening: to open a device may already do something
+        raise OSError(reason)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:  # noqa: PTH123 (a descriptor)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):  # swapped since it was looked at
+            raise OSError("not a plain file")
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"more than the {MAX_BYTES} bytes that are read of one picture")
+    return content
+
+
+def unlike_a_file(path: str | os.PathLike[str]) -> str:
+    """Why `path` is nothing to read (a fifo, a device, a dangling link, a loop of links); "" for a plain file."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError as error:
+        return _REASONS.get(error.errno, error.strerror or str(error))
+    if stat.S_ISREG(mode):
+        return ""
+    return next((f"{name}, not a plain file" for is_so, name in _KINDS if is_so(mode)), "not a plain file")
+
+
+_REASONS = {errno.ENOENT: "a link to a file that does not exist", errno.ELOOP: "a loop of links"}
+_KINDS = (
+    (stat.S_ISFIFO, "a fifo"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISDIR, "a folder"),
+)
 
 
 def decode(entry: Entry) -> Image:
-    """The image as RGB, fully decoded. Raises whatever Pillow raises where it is broken, truncated or a bomb."""
+    """The picture as RGB, as its pixels are stored: evaluations ignore EXIF orientation, as their data sets' code does.
+
+    Raises whatever Pillow raises where it is broken, truncated or a bomb.
+    """
+    return _rgb(_opened(entry.read()))
+
+
+def decode_upright(source: bytes | str | os.PathLike[str] | Image) -> Image:
+    """The picture as RGB, the way up that its EXIF orientation says; for photos, from bytes, a path or a PIL image.
+
+    Raises `DataError` with the reason where it cannot be read: no plain file, too large, broken, a bomb, or in a
+    mode without a known range of values.
+    """
+    from PIL.Image import Image
+
+    name = "the picture" if isinstance(source, (bytes, Image)) else os.fspath(source)
+    try:
+        if isinstance(source, Image):
+            return upright(source)
+        return upright(_opened(source if isinstance(source, bytes) else read_file(source)))
+    except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
+        raise DataError(f"cannot read {name}: {type(error).__name__}: {error}") from error
+
+
+def upright(image: Image) -> Image:
+    """A copy as RGB, turned as the EXIF orientation says, which the copy no longer has: upright twice is as once.
+
+    16-bit pictures are scaled to 8 bits. Raises `ValueError` for modes without a known range (32-bit, float).
+    """
+    from PIL.Image import Transpose
+
+    image.load()  # TIFF is turned by Pillow while it loads
+    turn = Transpose[_TURNS[found]] if (found := _orientation(image)) in _TURNS else None
+    image = _rgb(image)
+    image = image if turn is None else image.transpose(turn)
+    image.info = {}
+    return image
+
+
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+    6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
+"""What undoes each orientation of EXIF (tag 0x0112; JEITA CP-3451, 4.6.4)."""
+
+
+def _orientation(image: Image) -> object:
+    try:
+        return image.getexif().get(0x0112)
+    except Exception:  # broken EXIF: the pixels are no worse for it, and say nothing about their orientation
+        return None
+
+
+def _opened(content: bytes) -> Image:
     import io
 
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(entry.read())) as image:
-            return image.convert("RGB")
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return image
     except UnidentifiedImageError:  # its own message holds a memory address, another one in every run
         raise UnidentifiedImageError("not in an image format that Pillow reads") from None
+
+
+def _rgb(image: Image) -> Image:
+    """`image` as RGB of 8 bits. Pillow's own conversion would cut wider values off at 255: nearly all become white."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not sixteen and image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode} (32 bits) have no range that says what is white; save it with 8 or 16 bits"
+        )
+    return (_eight_bits(image) if sixteen else image).convert("RGB")
+
+
+def _eight_bits(image: Image) -> Image:
+    """65535 becomes 255, and all between in proportion, rounded."""
+    import numpy
+    from PIL import Image
+
+    values = numpy.asarray(image).astype(numpy.uint32).clip(0, 65535)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(numpy.uint8))
 
 
 def is_image(name: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,7 @@ _CUDA_MULTIPLE = 8  # ... and inner or outer sizes that are no multiple of this
 
 
 class IntMMLinear:
-    """Integer sums first, then y = (q_x q_w - zero_point_x sum(q_w)) scale_w scale_x + bias in float32, in that order."""
+    """Integer sums first, then y = (q_x q_w - zero_point_x sum(q_w)) scale_w scale_x + bias in float32."""
 
     name = "int_mm"
 

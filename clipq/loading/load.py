@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..arithmetic.schemes import PRECISIONS, TOWERS, Precisions, Scheme, auto_towers, per_tower, without_auto
+from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
 from ..files.header import MODEL_FILE, VERSION_KEY, locate, read_header
@@ -49,7 +50,7 @@ def load(
     Raises a `ClipqError`: `UnknownNameError`, `CheckpointError`, `DownloadError`.
     """
     auto_towers(precision)  # a wrong name is found before anything is read
-    device = torch.device(device)
+    device = usable_device(device)
     path = Path(name_or_path)
     if _is_clipq(path):
         return _from_file(path, precision, device)

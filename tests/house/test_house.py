@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "resources",
     "machine",
+    "device",
     "timing",
     "arithmetic",
     "inputs",

@@ -31,9 +31,23 @@ from .header import (
     read_header,
     seal,
 )
+from .limits import Limits, check_numbers, limited
 
 _TOKENIZER = "clipq.tokenizer"  # the tokenizer's files, compressed, as a uint8 tensor
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""As safetensors calls them in a header."""
 
 
 def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
@@ -97,26 +111,29 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     Raises `CheckpointError` naming the file and the tensor for anything that is not exactly as written.
     """
     header = read_header(path)
-    check_data(header)
     config = header.config
-    module, host, recipe = _skeleton(header.path, config)
+    check_numbers(header)
+    check_data(header)
+    module, host, recipe = _skeleton(header, config)
+    _compare(header, module)
     tensors = _load(header, torch.device(device))
-    files = _take_tokenizer(header, tensors, (config.get("tokenizer") or {}).get("kind") == "transformers")
+    files = _take_tokenizer(header, tensors)
     _assign(header, module, tensors)
     _move_buffers(module, torch.device(device))
     finish(module, host, recipe)
     return _wrap(module, config, files)
 
 
-def _skeleton(path: Path, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
+def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
     try:
         host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
-        module = host.build(config["config"])
-        if set(recipe.schemes) != set(host.towers(module)):
-            raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
-        rebuild(module, host, recipe)
+        with limited(Limits.of(header)):
+            module = host.build(config["config"])
+            if set(recipe.schemes) != set(host.towers(module)):
+                raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
+            rebuild(module, host, recipe)
     except Exception as error:  # the border to libraries that are given a configuration from who knows where
-        raise CheckpointError(f"{path}: its {config['host']} model cannot be built here: {error}") from error
+        raise CheckpointError(f"{header.path}: its {config['host']} model cannot be built here: {error}") from error
     return module, host, recipe
 
 
@@ -143,10 +160,8 @@ def _load(header: Header, device: torch.device) -> dict[str, Tensor]:
         raise CheckpointError(f"{header.path} cannot be read: {error}") from error
 
 
-def _take_tokenizer(header: Header, tensors: dict[str, Tensor], needed: bool) -> dict[str, str]:
+def _take_tokenizer(header: Header, tensors: dict[str, Tensor]) -> dict[str, str]:
     packed = tensors.pop(_TOKENIZER, None)
-    if packed is None and needed:
-        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r} is missing.")
     if packed is None:
         return {}
     try:
@@ -157,29 +172,35 @@ def _take_tokenizer(header: Header, tensors: dict[str, Tensor], needed: bool) ->
         raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r}: {error}") from error
 
 
-def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _compare(header: Header, module: nn.Module) -> None:
+    """Raise `CheckpointError` unless the file has every tensor of `module`, of its shape and dtype, and no other."""
     places = slots(module)
-    for name, slot in places.items():
-        if name not in tensors:
+    needed = (_TOKENIZER,) if (header.config.get("tokenizer") or {}).get("kind") == "transformers" else ()
+    for name in (*needed, *places):
+        if name not in header.tensors:
             raise CheckpointError(f"{header.path}: tensor {name!r} is missing.")
-        _check(header.path, name, slot, tensors[name])
-    if extra := sorted(set(tensors) - set(places)):
-        raise CheckpointError(f"{header.path}: tensor {extra[0]!r} is not part of the model ({len(extra)} such).")
     for name, slot in places.items():
-        slot.assign(tensors[name])
+        _compare_one(header, name, slot)
+    if extra := sorted(set(header.tensors) - set(places) - {_TOKENIZER}):
+        raise CheckpointError(f"{header.path}: tensor {extra[0]!r} is not part of the model ({len(extra)} such).")
 
 
-def _check(path: Path, name: str, slot: Slot, tensor: Tensor) -> None:
-    expected = slot.tensor
-    if tensor.shape != expected.shape:
-        raise CheckpointError(
-            f"{path}: tensor {name!r} has shape {list(tensor.shape)}, the model needs {list(expected.shape)}."
-        )
+def _compare_one(header: Header, name: str, slot: Slot) -> None:
+    expected, entry = slot.tensor, header.tensors[name]
+    shape, dtype = list(entry["shape"]), _DTYPES[entry["dtype"]]
+    where = f"{header.path}: tensor {name!r} has"
+    if shape != list(expected.shape):
+        raise CheckpointError(f"{where} shape {shape}, the model needs {list(expected.shape)}.")
     exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
-    if tensor.dtype not in ((expected.dtype,) if exact else _FLOATS):
-        raise CheckpointError(f"{path}: tensor {name!r} has dtype {tensor.dtype}, the model needs {expected.dtype}.")
-    if slot.attribute == "weight_scale" and not tensor.isfinite().all():
-        raise CheckpointError(f"{path}: tensor {name!r} has scales that are not finite.")
+    if dtype not in ((expected.dtype,) if exact else _FLOATS):
+        raise CheckpointError(f"{where} dtype {dtype}, the model needs {expected.dtype}.")
+
+
+def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for name, slot in slots(module).items():
+        if slot.attribute == "weight_scale" and not tensors[name].isfinite().all():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has scales that are not finite.")
+        slot.assign(tensors[name])
 
 
 def _move_buffers(module: nn.Module, device: torch.device) -> None:

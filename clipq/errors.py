@@ -38,6 +38,10 @@ class ResultError(ClipqError, ValueError):
     """An evaluation result that cannot be read, resumed or compared."""
 
 
+class OutputError(ClipqError, OSError):
+    """A file that cannot be written: a full disk, a folder that is missing or read-only, something else in its place."""
+
+
 class ClipqWarning(UserWarning):
     """Something works, but not as well as the user would expect."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import ClipqError
+from .errors import ClipqError, OutputError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -50,6 +50,50 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def output_path(target: str | os.PathLike[str], then: str = "") -> Iterator[Path]:
+    """`atomic_path` for what a user asked for: a failed write is one `OutputError`, which `then` goes on to explain."""
+    try:
+        with atomic_path(target) as temporary:
+            yield temporary
+    except Exception as error:
+        if not _is_failed_write(error):
+            raise
+        raise unwritten(target, error, then) from error
+
+
+def unwritten(target: str | os.PathLike[str], error: Exception, then: str = "") -> OutputError:
+    """The error for a write to `target` that failed with `error`."""
+    reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+    return OutputError(f"cannot write {os.fspath(target)}: {reason}. {then or 'Make room, or write somewhere else.'}")
+
+
+def _is_failed_write(error: Exception) -> bool:
+    from safetensors import SafetensorError
+
+    return isinstance(error, SafetensorError) or (isinstance(error, OSError) and not isinstance(error, ClipqError))
+
+
+def check_output_path(target: str | os.PathLike[str]) -> None:
+    """Raise `OutputError` if a file `target` cannot be written, by trying: work of hours must not end in that.
+
+    Its folder has to exist (a name mistyped makes no folder) and to take a new file; what is in its place already
+    has to be a plain file.
+    """
+    target = Path(target)
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot write {target}: there is no folder {target.parent}. Make it, or correct the name.")
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device or a fifo"
+        raise OutputError(f"cannot write {target}: that is {kind}. Give the name of a file.")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise unwritten(target, error, "Write somewhere else.") from error
 
 
 def _umask() -> int:

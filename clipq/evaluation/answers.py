@@ -59,10 +59,28 @@ class Answers:
                 about = json.loads((file.metadata() or {})["answers"])
                 tensors = {name: file.get_tensor(name) for name in _KEYS}
             answers = cls(**{**about, "keys": tuple(about["keys"])}, **tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ResultError(
                 f"cannot read the answers {path}: {error}; evaluate the baseline again, or give the model itself"
             ) from error
-        if not all(len(answers.keys) == len(one) for one in (answers.labels, answers.top1, answers.images)):
-            raise ResultError(f"{path} is damaged: its lists are not of one length; evaluate the baseline again")
+        if reason := answers._damage():
+            raise ResultError(f"{path} is damaged: {reason}; evaluate the baseline again")
         return answers
+
+    def _damage(self) -> str:
+        """What cannot be, of a file that may come from anybody; "" if all fits together."""
+        n, classes = len(self.keys), len(self.classes) if self.classes.ndim == 2 else 0
+        if not all(isinstance(key, str) for key in self.keys):
+            return "its keys are not names"
+        for name, kind, shape in (
+            ("labels", "int64", [(n,)]),
+            ("top1", "int64", [(n,)]),
+            ("top5", "bool", [(n,), (0,)]),
+            ("images", "float32", [(n, self.classes.shape[-1] if classes else 0)]),
+            ("classes", "float32", [self.classes.shape if classes else ()]),
+        ):
+            found = getattr(self, name)
+            if tuple(found.shape) not in map(tuple, shape) or str(found.dtype) != f"torch.{kind}":
+                return f"{name} is {found.dtype} {list(found.shape)}, which does not fit {n} images"
+        bad = any(bool(((one < 0) | (one >= classes)).any()) for one in (self.labels, self.top1))
+        return "a label is no class" if bad else ""

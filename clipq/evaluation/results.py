@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ResultError
+from ..inputs.images import unlike_a_file
+from .lines import checked_line
 
 if TYPE_CHECKING:
     from .answers import Answers
@@ -59,16 +61,7 @@ class Result:
     @classmethod
     def from_json(cls, line: str) -> Result:
         """Raises `ResultError` if the line is no result, or one of a newer format."""
-        try:
-            table = json.loads(line)
-            known = table["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"this is no clipq result: {line[:80]!r} ({error})") from error
-        if known != FORMAT:
-            raise ResultError(f"a result of format {known!r}; this clipq reads format {FORMAT}. Update clipq.")
-        names = {one.name for one in fields(cls)} - {"answers"}
-        if wrong := names ^ set(table):
-            raise ResultError(f"a result with missing or unknown fields: {', '.join(sorted(wrong))}; evaluate again")
+        table = checked_line(line, FORMAT, [one.name for one in fields(cls) if one.name != "answers"])
         return cls(**table)
 
     def append(self, path: str | os.PathLike[str], answers: bool = True) -> Result:
@@ -94,8 +87,10 @@ class Result:
 
 def read_results(path: str | os.PathLike[str]) -> list[Result]:
     """The results of a file, oldest first. Raises `ResultError` naming the file and the line that cannot be read."""
+    if reason := unlike_a_file(path):
+        raise ResultError(f"cannot read the results {path}: {reason}")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"cannot read the results {path}: {error}") from error
     results = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import DataError
 from .images import MAX_BYTES, Images, is_image
@@ -53,7 +53,9 @@ def _archive(archive: Path, classes: int) -> list[MemberEntry]:
     try:
         with tarfile.open(archive, "r:") as tar:
             samples = _samples(tar, archive)
-    except (OSError, tarfile.TarError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # tarfile meets hostile headers with errors of every kind, a RecursionError among them
         raise DataError(f"cannot read {archive} as an uncompressed tar: {error}; fetch or unpack it again") from error
     return [_entry(archive, key, sample, classes) for key, sample in samples.items()]
 
@@ -65,9 +67,11 @@ def _samples(tar: tarfile.TarFile, archive: Path) -> dict[str, _Sample]:
         if member.isdir():
             continue
         _check_member(member, archive, end)
-        path = PurePosixPath(member.name)
-        stem, _, extension = path.name.partition(".")
-        sample = samples.setdefault(str(path.with_name(stem or path.name)), _Sample())
+        folder, slash, name = member.name.rpartition("/")
+        stem, _, extension = name.partition(".")
+        if not stem:  # hidden, as ".jpg" and the "._a.jpg" of macOS are: left out, as in folders
+            continue
+        sample = samples.setdefault(folder + slash + stem, _Sample())
         if extension.lower() == "cls":
             sample.label = _once(sample.label, member, archive)
         elif is_image(f"a.{extension}"):
@@ -77,6 +81,8 @@ def _samples(tar: tarfile.TarFile, archive: Path) -> dict[str, _Sample]:
 
 def _check_member(member: tarfile.TarInfo, archive: Path, end: int) -> None:
     name = f"member {member.name!r} of {archive}"
+    if not member.name.rpartition("/")[2]:
+        raise DataError(f"{name} has no name; pack the tar again")
     if not member.isreg() or member.issparse():
         raise DataError(f"{name} is a link, a device or sparse; only plain files and folders are read")
     if member.size > MAX_BYTES:

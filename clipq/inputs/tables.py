@@ -43,31 +43,41 @@ def table_images(files: Sequence[Path], image: str, label: str, classes: Sequenc
     for column in (image, label):
         if column not in table.column_names:
             raise DataError(str(unknown_name("column", column, table.column_names, f"The files are {origin}.")))
+    if not len(table):
+        raise DataError(f"{origin} has no rows, so there is nothing to read; fetch it again or name other files")
     labels = [_checked(one, row, len(classes), origin) for row, one in enumerate(table[label])]
-    undecoded = _undecoded(table, image)
+    undecoded = _undecoded(table, image, origin)
     entries = (RowEntry(undecoded, image, row, f"row {row}", one) for row, one in enumerate(labels))
     return Images(tuple(entries), origin, "parquet", tuple(classes))
 
 
 def _open(files: Sequence[Path], origin: str) -> Dataset:
     import datasets
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     try:
         if sum(file.stat().st_size for file in files) <= _IN_MEMORY:
             return datasets.Dataset(parquet.read_table([str(file) for file in files]))
         return datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-    except (OSError, ValueError, ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"cannot read the parquet files of {origin}: {error}; fetch them again") from error
+    except Exception as error:  # the border to Arrow and `datasets`, whose errors are of many kinds
+        reason = " ".join(str(error).split())
+        raise DataError(f"cannot read the parquet files of {origin}: {reason}; fetch them again") from error
 
 
-def _undecoded(table: Dataset, column: str) -> Dataset:
+def _undecoded(table: Dataset, column: str, origin: str) -> Dataset:
     import datasets
 
-    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    kind = table.features[column]
+    try:
+        return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    except Exception as error:  # the border to Arrow, as above
+        raise DataError(
+            f"the column {column!r} of {origin} holds {kind}, not encoded images; name the column that does in the "
+            "task's [dataset.hub]"
+        ) from error
 
 
 def _checked(label: object, row: int, classes: int, origin: str) -> int:
-    if not isinstance(label, int) or not 0 <= label < classes:
-        raise DataError(f"row {row} of {origin} has the label {label!r}; allowed: 0 to {classes - 1}")
+    if type(label) is not int or not 0 <= label < classes:  # a bool is an int, and no class index
+        raise DataError(f"row {row} of {origin} has the label {label!r}; allowed: whole numbers 0 to {classes - 1}")
     return label

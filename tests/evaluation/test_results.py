@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
+from result_helpers import BASE, a_result, answers
 from torch.nn.functional import normalize
 
 from clipq.errors import ResultError
-from clipq.evaluation.answers import Answers
 from clipq.evaluation.comparison import aligned, comparison, towers
 from clipq.evaluation.metrics import cosines, mean_per_class_recall, metrics, top_answers
 from clipq.evaluation.results import Result, read_baseline, read_results, with_answers
 
-CLASSES = torch.eye(3)
-
-
-def answers(images: list[list[float]], labels: list[int], classes: torch.Tensor = CLASSES, **changes) -> Answers:
-    rows = normalize(torch.tensor(images).float(), dim=-1)
-    top1, top5 = top_answers(rows, classes, torch.tensor(labels))
-    keys = tuple(f"{i}.png" for i in range(len(labels)))
-    made = Answers("t", 1, "digest", keys, torch.tensor(labels), top1, top5, rows, classes)
-    return replace(made, **changes)
-
-
-BASE = answers([[3, 1, 0], [3, 1, 0], [0, 2, 1], [0, 2, 1], [1, 0, 3]], [0, 0, 1, 2, 2])
 OWN = answers([[3, 1, 0], [1, 3, 0], [0, 2, 1], [0, 1, 2], [3, 0, 1]], [0, 0, 1, 2, 2])
 
 
@@ -127,13 +114,6 @@ def test_a_baseline_that_does_not_fit_is_refused_naming_both(change, says):
         aligned(OWN, replace(BASE, **change))
 
 
-def a_result(**changes) -> Result:
-    model = {"name": "m", "precision": {"image": "fp32", "text": "fp32"}, "source": {}, "fingerprint": "f"}
-    fields = {"task": "t", "task_version": 1, "n": 5, "n_classes": 3, "limit": None, "model": model, "seconds": 1.5}
-    fields |= {"data": {}, "metrics": metrics(BASE), "broken": {}, "environment": {}, "images_per_second": None}
-    return Result(**{**fields, "date": "2026-01-01T00:00:00+00:00", "answers": BASE, **changes})
-
-
 def test_a_result_is_one_line_and_comes_back(tmp_path):
     result = a_result()
     assert "\n" not in result.to_json() and Result.from_json(result.to_json()) == result
@@ -166,21 +146,3 @@ def test_a_foreign_result_cannot_point_elsewhere(tmp_path, name):
     (tmp_path / "r.jsonl").write_text(a_result(answers_file=name).to_json() + "\n")
     with pytest.raises(ResultError, match="lies outside"):
         read_baseline(tmp_path / "r.jsonl", "t")
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("{", "line 2 of .*no clipq result"),
-        ("[1]", "no clipq result"),
-        ('{"format": 2}', "format 2"),
-        ('{"format": 1, "task": "t"}', "missing or unknown fields: answers_file, baseline"),
-        (json.dumps({**json.loads(a_result().to_json()), "extra": 1}), "unknown fields: extra"),
-    ],
-)
-def test_a_line_that_is_no_result_is_refused(tmp_path, line, says):
-    (tmp_path / "r.jsonl").write_text(a_result().to_json() + "\n" + line + "\n")
-    with pytest.raises(ResultError, match=says):
-        read_results(tmp_path / "r.jsonl")
-    with pytest.raises(ResultError, match="cannot read the results"):
-        read_results(tmp_path / "missing.jsonl")

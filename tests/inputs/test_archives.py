@@ -29,6 +29,10 @@ PNG = encoded(picture((200, 0, 0), 1))
         ([("a.png", PNG), ("a.cls", b"9" * 5000)], "out of range"),
         ([("a.png", PNG), ("a.jpg", PNG), ("a.cls", b"1")], "two members for one sample"),
         ([("a.png", PNG), ("a.png", PNG), ("a.cls", b"1")], "two members for one sample"),
+        ([("", PNG)], "member '' of .* has no name"),
+        ([("", b""), ("a.png", PNG), ("a.cls", b"1")], "member '' of .* has no name"),
+        ([(".jpg", PNG), (".cls", b"1")], "holds no images"),
+        ([("a/.png", PNG), ("..", PNG), ("...", PNG)], "holds no images"),
     ],
 )
 def test_a_wrong_tar_says_which_member(tmp_path, members, says):
@@ -66,6 +70,21 @@ def _zipped(path):
         tar.addfile(tarfile.TarInfo("a.cls"))
 
 
+def test_hidden_members_are_left_out_as_hidden_files_are(tmp_path):
+    """What macOS packs beside every file."""
+    members = [("./._a.jpg", b"resource fork"), ("./a.jpg", PNG), ("./._a.cls", b"x"), ("./a.cls", b"1"), (".jpg", PNG)]
+    (entry,) = tar_images([write_tar(tmp_path / "x.tar", members)], tuple(COLOURS), "x.tar").entries
+    assert (entry.label, entry.read()) == (1, PNG)
+
+
+def _nested(path):
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for _ in range(2000):  # each says "the name of what follows", of which the next one is
+            member = tarfile.TarInfo("././@LongLink")
+            member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+            tar.addfile(member, io.BytesIO(b"x"))
+
+
 @pytest.mark.parametrize(
     ("write", "says"),
     [
@@ -73,6 +92,7 @@ def _zipped(path):
         (_huge, "claims 1099511627776 bytes"),
         (_cut, r"cut off|unexpected end"),
         (_zipped, "uncompressed tar"),
+        (_nested, "uncompressed tar"),
         (lambda path: path.write_bytes(b"no tar at all" * 100), "uncompressed tar"),
         (lambda path: path.write_bytes(b""), "uncompressed tar"),
     ],

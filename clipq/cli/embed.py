@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from . import show
 from .options import add_model, add_precision, load_model, positive, refuse_to_overwrite
 
 if TYPE_CHECKING:
-    from ..embedding import Embeddings
+    from ..matrices import Embeddings
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -39,19 +40,29 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..embedding import check_input, check_output, embed, save_embeddings
+    from ..embedding import Inputs, embed
+    from ..matrices import check_output, save_embeddings
 
-    check_input(args.input)
     check_output(args.output)
     refuse_to_overwrite(args.output, args.force)
+    inputs = Inputs.of(args.input)
+    check_output(args.output, inputs.names)
     model = load_model(args)
     unfinished = args.output.with_name(f"{args.output.name}.unfinished")
-    found = embed(model, args.input, batch_size=args.batch_size, normalize=args.normalize, resume=unfinished)
+    found = embed(model, inputs, batch_size=args.batch_size, normalize=args.normalize, resume=unfinished)
     if found is None:  # under `accelerate launch`, the main process writes
         return 0
     save_embeddings(found, args.output)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    _clear(found.kept)
     return _report(found, args)
+
+
+def _clear(kept: Path | None) -> None:
+    """Remove this run's shards; those of a run with other arguments, which nobody has finished yet, stay."""
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            kept.parent.rmdir()
 
 
 def _report(found: Embeddings, args: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from ..description import identity
 from ..errors import DataError, ResultError
 from ..inputs.images import Entry, Images, decode
 from ..machine import cores
-from ..work.work import Shard, Work
+from ..work.shards import Shard
+from ..work.work import Work
 from .prompts import Template, class_embeddings, prompts
 
 if TYPE_CHECKING:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import DataError, unknown_name
+from ..errors import ClipqWarning, DataError, unknown_name
 from .images import EXTENSIONS, FileEntry, Images, is_image
 
 
 def pictures(folder: str | os.PathLike[str]) -> Images:
-    """Every picture below `folder`, sorted by path, without labels (all 0). Raises `DataError` if there is none."""
+    """Every picture below `folder`, sorted by path, without labels (all 0). Raises `DataError` if there is none.
+
+    What is named like a picture and is no plain file (a fifo, a device, a dangling link) is in the list: to read it
+    fails with the reason. Links to folders are not followed; a folder that cannot be listed is a `ClipqWarning`.
+    """
     root = _folder(folder)
     entries = tuple(_entry(path, root, 0) for path in _pictures_below(root))
     if not entries:
@@ -44,11 +49,21 @@ def _class(root: Path, folder: Path, label: int) -> list[FileEntry]:
 
 
 def _entry(path: Path, root: Path, label: int) -> FileEntry:
-    return FileEntry(path, path.relative_to(root).as_posix(), label, path.stat().st_size)
+    try:
+        size = path.stat().st_size
+    except OSError:  # a dangling link or a loop of links: the reader says so
+        size = 0
+    return FileEntry(path, path.relative_to(root).as_posix(), label, size)
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    return sorted(Path(base) / name for base, _, names in os.walk(folder) for name in names if _visible(name))
+    walk = os.walk(folder, onerror=_left_out)
+    return sorted(Path(base) / name for base, _, names in walk for name in names if _visible(name))
+
+
+def _left_out(error: OSError) -> None:
+    text = f"the folder {error.filename} cannot be read ({error.strerror}); what is in it is left out"
+    warnings.warn(text, ClipqWarning, stacklevel=2)
 
 
 def _visible(name: str) -> bool:
@@ -95,11 +110,15 @@ def _in_range(folder: str, classes: int, root: Path) -> int:
 
 def _folder(folder: str | os.PathLike[str]) -> Path:
     root = Path(folder)
-    if not root.exists():
-        raise DataError(f"{root} does not exist; give the folder that holds the images")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the folder that holds the images")
-    return root
+    try:
+        with os.scandir(root):
+            return root
+    except FileNotFoundError as error:
+        raise DataError(f"{root} does not exist; give the folder that holds the images") from error
+    except NotADirectoryError as error:
+        raise DataError(f"{root} is not a folder; give the folder that holds the images") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"the folder {root} cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
 def _empty(folder: Path, what: str) -> DataError:

@@ -104,6 +104,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     with open(handle, "rb") as file:  # noqa: PTH123 (a descriptor)
         if not stat.S_ISREG(os.fstat(handle).st_mode):  # swapped since it was looked at
             raise OSError("not a plain file")
+        if (size := os.fstat(handle).st_size) > MAX_BYTES:
+            raise OSError(f"{size} bytes, more than the {MAX_BYTES} that are read of one picture")
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise OSError(f"more than the {MAX_BYTES} bytes that are read of one picture")
@@ -131,12 +133,14 @@ _KINDS = (
 )
 
 
-def decode(entry: Entry) -> Image:
+def decode(entry: Entry, oriented: bool = False) -> Image:
     """The picture as RGB, as its pixels are stored: evaluations ignore EXIF orientation, as their data sets' code does.
 
+    oriented: the way up that its EXIF orientation says, as photos are looked at.
     Raises whatever Pillow raises where it is broken, truncated or a bomb.
     """
-    return _rgb(_opened(entry.read()))
+    image = _opened(entry.read())
+    return upright(image) if oriented else _rgb(image)
 
 
 def decode_upright(source: bytes | str | os.PathLike[str] | Image) -> Image:

@@ -5,107 +5,92 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..resources import atomic_path
+from ..errors import ClipqWarning
+from ..resources import output_path
 from .processes import Processes
+from .progress import Begin, progress_of
+from .shards import DamagedShard, Shard, read_shard, write_shard
 
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Embeddings of the rows `indices` of a longer list; `broken` are the rows that could not be read, with reasons."""
-
-    start: int
-    indices: torch.Tensor  # [k] int64
-    embeddings: torch.Tensor  # [k, D] float32
-    broken: dict[int, str] = field(default_factory=dict)
-    resumed: bool = False
+_KEPT = "What was finished is kept; make room, and give the same command again to go on."
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where shards are kept (`None`: nowhere), who does them, and who is told how many rows are done."""
+    """Where shards are kept (`None`: nowhere), who does them, and who is told how many rows are done.
+
+    key: the identity of the work that the folder is for, see `within`.
+    """
 
     folder: Path | None
     processes: Processes
-    begin: Callable[[str, int], Callable[[int], None]]
+    begin: Begin
+    key: str = ""
 
     def shards(self, title: str, total: int, size: int, do: Callable[[range], Shard]) -> list[Shard]:
-        """All shards of `range(total)`, in order, in every process; only missing ones are done.
+        """All shards of `range(total)`, in order, in every process; only missing and damaged ones are done.
 
         Shards depend on `size` alone, never on the number of processes: one process and four do the same batches.
+        A damaged one is a `ClipqWarning`; one that cannot be written is an `OutputError`, and those before it stay.
         """
         starts = self.processes.mine(range(0, total, size))
         ranges = [range(start, min(start + size, total)) for start in starts]
         advance = self.begin(title, sum(map(len, ranges)))
         done = []
         for rows in ranges:
-            done.append(self._shard(title, rows, do))
+            done.append(self._kept(title, rows) or self._done(title, rows, do))
             advance(len(rows))
+        if _widths(done) > 1:  # a kept shard is sealed, and still it is of something else
+            self._warn("shards of several widths are kept")
+            done = [self._done(title, rows, do) for rows in ranges]
         return sorted(self.processes.gathered(done), key=lambda shard: shard.start)
 
-    def _shard(self, title: str, rows: range, do: Callable[[range], Shard]) -> Shard:
-        if self.folder is None:
-            return do(rows)
-        path = self.folder / f"{title}-{rows.start:08d}.safetensors"
-        if (kept := _read(path, rows.start)) is not None:
-            return kept
+    def _kept(self, title: str, rows: range) -> Shard | None:
+        """A shard of an earlier run; `None` if there is none, or if it is not what it should be."""
+        path = self._path(title, rows)
+        if path is None or not path.is_file():
+            return None
+        try:
+            return read_shard(path, rows, self.key)
+        except DamagedShard as damage:
+            self._warn(f"the kept shard {path.name} is damaged: {damage}")
+            return None
+
+    def _done(self, title: str, rows: range, do: Callable[[range], Shard]) -> Shard:
         shard = do(rows)
-        _write(path, shard)
+        if (path := self._path(title, rows)) is not None:
+            write_shard(path, shard, self.key, _KEPT)
         return shard
+
+    def _path(self, title: str, rows: range) -> Path | None:
+        return None if self.folder is None else self.folder / f"{title}-{rows.start:08d}.safetensors"
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(f"{what}; it is done again", ClipqWarning, stacklevel=4)
 
     def within(self, identity: dict) -> Work:
         """The same work in a subfolder that only work with the same `identity` shares."""
         if self.folder is None:
             return self
         text = json.dumps(identity, sort_keys=True, indent=1)
-        folder = self.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-        with atomic_path(folder / "identity.json") as temporary:
+        key = hashlib.sha256(text.encode()).hexdigest()
+        folder = self.folder / key[:16]
+        with output_path(folder / "identity.json", _KEPT) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        return replace(self, folder=folder)
+        return replace(self, folder=folder, key=key)
 
 
-def _read(path: Path, start: int) -> Shard | None:
-    """A kept shard; `None` if there is none or it cannot be read (then it is simply done again)."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            broken = json.loads((file.metadata() or {})["broken"])
-            tensors = file.get_tensor("indices"), file.get_tensor("embeddings")
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
-    return Shard(start, *tensors, {int(row): reason for row, reason in broken.items()}, resumed=True)
-
-
-def _write(path: Path, shard: Shard) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {"indices": shard.indices.contiguous(), "embeddings": shard.embeddings.contiguous()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"broken": json.dumps(shard.broken)})
+def _widths(shards: Sequence[Shard]) -> int:
+    return len({shard.embeddings.shape[-1] for shard in shards if len(shard.indices)})
 
 
 @contextmanager
 def working(folder: str | os.PathLike[str] | None, processes: Processes, progress: bool | None) -> Iterator[Work]:
-    """Work with a progress bar on the main process's stderr: if `progress`, or if it is `None` and that a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    shown = processes.is_main and (sys.stderr.isatty() if progress is None else progress)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-
-        def begin(title: str, total: int) -> Callable[[int], None]:
-            task = bar.add_task(title, total=total)
-            return lambda rows: bar.advance(task, rows)
-
+    """Work whose progress the main process shows on stderr, see `progress_of`."""
+    with progress_of(processes.is_main, progress) as begin:
         yield Work(Path(folder) if folder is not None else None, processes, begin)

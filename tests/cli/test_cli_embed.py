@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from cli_helpers import COLOURS, error_of
+from cli_helpers import COLOURS, error_of, small_files_only
 from PIL import Image
 from safetensors import safe_open
 
@@ -83,6 +84,81 @@ def test_embed_refuses_before_any_work(name, words, tmp_path, capsys):
 def test_embed_of_nothing(tmp_path, capsys):
     assert main(["embed", "no-such-model", str(tmp_path / "nothing"), "-o", str(tmp_path / "x.npy")]) == 1
     assert "nothing does not exist" in error_of(capsys)
+
+
+def test_embed_finds_out_before_the_work_that_it_cannot_write(tmp_path, capsys):
+    """No model of that name exists, so a message about the output comes before it is looked for."""
+    folder, lines = tmp_path / "in", tmp_path / "lines.txt"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a\nb.png")
+    lines.write_text("one\rtwo\n", newline="")
+    (tmp_path / "x.npy.json").mkdir()
+    for source, name, words in (
+        (folder, "y.npy", "'a\\nb.png' holds a line break"),
+        (lines, "y.npy", "no-such-model"),
+        (folder, "typo/y.npy", "there is no folder"),
+        (folder, "x.npy", "x.npy.json: that is a folder"),
+        (folder, "in.npy/y.npy", "there is no folder"),
+        (folder, f"{'y' * 245}.npy", "File name too long"),
+    ):
+        assert main(["embed", "no-such-model", str(source), "-o", str(tmp_path / name)]) == 1
+        assert words in error_of(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "lines.txt", "x.npy.json"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "dangling"])
+def test_embed_of_what_is_neither_folder_nor_file(kind, tmp_path, capsys):
+    source = tmp_path / "source"
+    if kind == "fifo":
+        os.mkfifo(source)
+    else:
+        source.symlink_to({"device": "/dev/zero", "dangling": "nowhere"}[kind])
+    assert main(["embed", "no-such-model", str(source), "-o", str(tmp_path / "x.npy")]) == 1
+    assert {"fifo": "a fifo", "device": "a device", "dangling": "a link to a file that"}[kind] in error_of(capsys)
+
+
+def test_strange_files_and_turned_photos(model, tmp_path, capsys):
+    folder, out = tmp_path / "in", tmp_path / "x.safetensors"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.linear_gradient("L").resize((60, 40)).convert("RGB")
+    photo.save(folder / "turned.png", exif=exif)
+    photo.transpose(Image.Transpose.ROTATE_270).save(folder / "upright.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "fifo.jpg")
+    assert main(["embed", model, str(folder), "-o", str(out)]) == 0
+    matrix, about = embedded(out)
+    assert about["names"] == ["turned.png", "upright.png"] and matrix[0].equal(matrix[1])
+    assert about["broken"] == {
+        "fifo.jpg": "OSError: a fifo, not a plain file",
+        "zero.png": "OSError: a device, not a plain file",
+    }
+
+
+def test_unfinished_work_of_other_arguments_stays(model, tmp_path):
+    lines, out = tmp_path / "lines.txt", tmp_path / "x.safetensors"
+    lines.write_text("one\ntwo\n")
+    other = tmp_path / "x.safetensors.unfinished" / "0123456789abcdef" / "texts-00000000.safetensors"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of a run that was killed")
+    assert main(["embed", model, str(lines), "-o", str(out)]) == 0
+    assert [path for path in other.parent.parent.rglob("*") if path.is_file()] == [other]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(200, 0), (30_000, 2)], ids=["the shards", "the whole"])
+def test_a_full_disk_keeps_what_is_finished(model, tmp_path, capsys, limit, kept):
+    """A limit on the size of files fails a write in the middle, as a full disk does: of a shard, or of all of them."""
+    lines, out = tmp_path / "lines.txt", tmp_path / "x.safetensors"
+    lines.write_text("".join(f"{i}\n" for i in range(512)))
+    argv = ["embed", model, str(lines), "-o", str(out), "--threads", "1"]
+    with small_files_only(limit):
+        assert main(argv) == 1
+    error = error_of(capsys)
+    assert "cannot write" in error and "File too large" in error
+    assert "ake room" in error and not out.exists() and not list(tmp_path.rglob(".*part"))
+    assert len(list(tmp_path.rglob("texts-*.safetensors"))) == kept
+    assert main(argv) == 0 and out.exists() and not list(tmp_path.glob("*.unfinished"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe\x00"], ids=["empty", "blank", "not UTF-8"])

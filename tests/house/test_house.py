@@ -34,6 +34,7 @@ ORDER = (
     "loading",
     "description",
     "evaluation",
+    "matrices",
     "embedding",
     "benchmark",
     "cli",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
 from picture_helpers import COLOURS, colour_folder, encoded, picture
 
-from clipq.errors import DataError
+from clipq.errors import ClipqWarning, DataError
 from clipq.inputs.folders import class_folders, pictures
 
 CLASSES = tuple(COLOURS)
@@ -59,3 +60,38 @@ def test_pictures_of_any_folder(tmp_path):
         pictures(tmp_path / "empty")
     with pytest.raises(DataError, match="not a folder"):
         pictures(tmp_path / "b.jpg")
+
+
+def test_what_is_no_file_is_listed_and_cannot_be_read(tmp_path):
+    (tmp_path / "good.png").write_bytes(PNG)
+    (tmp_path / "a.png").symlink_to("nowhere.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    (tmp_path / "c.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "d.png")
+    (tmp_path / "deeper").symlink_to(tmp_path)
+    *strange, good = pictures(tmp_path).entries
+    assert [entry.key for entry in strange] == ["a.png", "b.png", "c.png", "d.png"] and good.read() == PNG
+    for entry, reason in zip(strange, ("does not exist", "a loop of links", "a device", "a fifo"), strict=True):
+        with pytest.raises(OSError, match=reason):
+            entry.read()
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
+    (tmp_path / "good.png").write_bytes(PNG)
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(18):  # a path of more than 4096 bytes, which even root cannot list
+        os.mkdir("x" * 250, dir_fd=at)  # noqa: PTH102
+        deeper = os.open("x" * 250, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = deeper
+    os.close(at)
+    with pytest.warns(ClipqWarning, match="cannot be read .*what is in it is left out"):
+        assert [entry.key for entry in pictures(tmp_path).entries] == ["good.png"]
+
+
+@pytest.mark.parametrize(("name", "says"), [("none", "does not exist"), ("f", "not a folder"), ("l", "cannot be read")])
+def test_what_is_no_folder(tmp_path, name, says):
+    (tmp_path / "f").write_bytes(PNG)
+    (tmp_path / "l").symlink_to("l")
+    with pytest.raises(DataError, match=says):
+        pictures(tmp_path / name)

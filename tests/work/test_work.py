@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from clipq.errors import ClipqWarning, OutputError
 from clipq.work.processes import Processes
-from clipq.work.work import Shard, Work, working
+from clipq.work.shards import Shard, write_shard
+from clipq.work.work import Work, working
 
 
 def do(rows: range) -> Shard:
@@ -51,8 +54,9 @@ def test_only_what_is_missing_or_damaged_is_done_again(tmp_path):
     (tmp_path / "texts-00000004.safetensors").unlink()
     damaged = tmp_path / "texts-00000012.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-3])
-    again = work_in(tmp_path).shards("texts", 16, 4, do)
-    assert contents(again) == contents(first)
+    with pytest.warns(ClipqWarning, match=r"texts-00000012\.safetensors is damaged: .* it is done again") as said:
+        again = work_in(tmp_path).shards("texts", 16, 4, do)
+    assert contents(again) == contents(first) and len(said) == 1
     assert [one.start for one in again if not one.resumed] == [4, 12]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"] * 4
 
@@ -82,6 +86,27 @@ class _Alone(Processes):
 
     def gathered(self, done: list) -> list:
         return done
+
+
+def test_kept_shards_of_another_width_are_done_again(tmp_path):
+    wide = replace(do(range(4)), embeddings=torch.zeros(3, 7))
+    write_shard(tmp_path / "texts-00000000.safetensors", wide, "", "")
+    with pytest.warns(ClipqWarning, match="several widths"):
+        shards = work_in(tmp_path).shards("texts", 8, 4, do)
+    assert contents(shards) == contents(work_in(None).shards("texts", 8, 4, do))
+
+
+def test_a_shard_that_cannot_be_written_leaves_those_before_it(tmp_path):
+    def fail_later(rows: range) -> Shard:
+        if rows.start == 8:
+            (tmp_path / "x" / "texts-00000008.safetensors").mkdir()  # in the way, as a full disk would be
+        return do(rows)
+
+    work = work_in(tmp_path / "x")
+    with pytest.raises(OutputError, match="cannot write .*00000008.*What was finished is kept"):
+        work.shards("texts", 16, 4, fail_later)
+    (tmp_path / "x" / "texts-00000008.safetensors").rmdir()
+    assert [one.resumed for one in work.shards("texts", 16, 4, do)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ClipqError
 from ..hosts import Host, host_named
-from ..inputs.tokenization import TokenizerSpec, unpack_files
+from ..inputs.preprocessing import check_preprocessing
+from ..inputs.tokenization import TokenizerSpec, check_tokenizer, unpack_files
 from ..methods.quantization import Recipe, finish, rebuild
 from ..models import Model
 from ..modules.state import Slot, slots
@@ -113,8 +114,10 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     header = read_header(path)
     config = header.config
     check_numbers(header)
+    _check_settings(header)
     check_data(header)
     module, host, recipe = _skeleton(header, config)
+    _check_settings(header, host.context_length(module) if "text" in host.towers(module) else None)
     _compare(header, module)
     tensors = _load(header, torch.device(device))
     files = _take_tokenizer(header, tensors)
@@ -122,6 +125,15 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     _move_buffers(module, torch.device(device))
     finish(module, host, recipe)
     return _wrap(module, config, files)
+
+
+def _check_settings(header: Header, context_length: int | None = None) -> None:
+    try:
+        check_preprocessing(header.config["preprocessing"])
+        if header.config.get("tokenizer") is not None:
+            check_tokenizer(header.config["tokenizer"], context_length)
+    except ClipqError as error:
+        raise CheckpointError(f"{header.path}: {error}") from error
 
 
 def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:

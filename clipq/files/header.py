@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class Header:
     data_start: int
     size: int
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         """clipq's own part: host, architecture, preprocessing, tokenizer, recipe, source."""
         return _json_object(self.path, self.metadata[CONFIG_KEY], f"metadata {CONFIG_KEY!r}")

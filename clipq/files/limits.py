@@ -30,6 +30,11 @@ _BUILDS = 3  # a model that cannot be built on the meta device is built again, t
 _HARMLESS = ("_id", "_ids", "_index", "theta")  # how names end whose number counts nothing
 _LABELS = "num_labels"  # transformers makes a table of names of them, whatever the tensors
 
+_IN_PLACE = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
+_IN_PLACE += (torch.ops.aten.zero_.default, torch.ops.aten.fill_.Scalar)
+_NO_LARGER = (*_IN_PLACE, torch.ops.aten._to_copy.default, torch.ops.aten.detach.default)
+"""The operations that building a model is made of; all others are looked at one by one."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -159,8 +164,11 @@ class _Foreseen(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.operations.add()
-        leaves = tree_flatten((args, kwargs))[0]
-        if not any(leaf.is_meta for leaf in leaves if isinstance(leaf, Tensor)):
+        if func is torch.ops.aten.empty.memory_format:
+            self._allow(prod(args[0]))
+        elif func in _IN_PLACE and args[0].is_meta:
+            return args[0]  # initial values of weights that are to be read from the file
+        elif not (func in _NO_LARGER or any(isinstance(one, Tensor) and one.is_meta for one in args)):
             self._foresee(func, args, dict(kwargs))
         return func(*args, **kwargs)
 
@@ -171,11 +179,13 @@ class _Foreseen(TorchDispatchMode):
             results = tree_flatten(func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs)))[0]
         except RuntimeError:  # its results depend on values, and are no larger than its inputs
             return
-        most = max((result.numel() for result in results if isinstance(result, Tensor)), default=0)
-        if most > self.largest:
+        self._allow(max((result.numel() for result in results if isinstance(result, Tensor)), default=0))
+
+    def _allow(self, elements: int) -> None:
+        if elements > self.largest:
             raise CheckpointError(
-                f"its configuration asks for a tensor of {most} elements; "
-                f"those of the file have at most {self.largest}."
+                f"its configuration asks for a tensor of {elements} elements; at most {self.largest} are allowed, as "
+                "in its file."
             )
 
 

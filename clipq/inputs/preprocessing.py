@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, unknown_name
+from ..errors import CheckpointError
+from .settings import PREPROCESSING, check_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,15 +21,27 @@ def build_preprocess(settings: Mapping[str, Any]) -> Preprocess:
     `settings["kind"]` is "open_clip", "timm" or "transformers"; the rest is what that library describes its own
     preprocessing with. Raises `CheckpointError` if the library does not take them.
     """
-    kind = settings.get("kind")
-    if not isinstance(kind, str) or kind not in _BUILDERS:
-        raise unknown_name("preprocessing", kind, _BUILDERS)
+    check_settings(settings, PREPROCESSING, "preprocessing")
+    kind = settings["kind"]
     try:
         return _BUILDERS[kind]({k: v for k, v in settings.items() if k != "kind"})
     except CheckpointError:
         raise
     except Exception as error:  # the border to libraries that are given settings from who knows where
         raise CheckpointError(f"preprocessing settings {dict(settings)!r} do not fit {kind}: {error}.") from error
+
+
+def check_preprocessing(settings: Mapping[str, Any]) -> None:
+    """Raise a `ClipqError` for settings that `build_preprocess` would refuse or whose transform would fail.
+
+    None at all are allowed: a model may come without. What transformers alone knows is only found out by it.
+    """
+    if settings:
+        check_settings(settings, PREPROCESSING, "preprocessing")
+        if settings["kind"] == "transformers":
+            _processor_name(settings.get("image_processor_type"))  # building one would import half of transformers
+        else:
+            build_preprocess(settings)
 
 
 def from_image_processor(processor: Any) -> dict[str, Any]:
@@ -56,12 +69,20 @@ def _timm(settings: dict[str, Any]) -> Preprocess:
 def _transformers(settings: dict[str, Any]) -> Preprocess:
     import transformers
 
-    name = str(settings.pop("image_processor_type"))
+    name = _processor_name(settings.pop("image_processor_type", None))
     kind = getattr(transformers, name, None)
     if not (isinstance(kind, type) and hasattr(kind, "preprocess")):
         raise CheckpointError(f"{name!r} is not an image processor of transformers {transformers.__version__}.")
     processor = kind(**settings)
     return lambda image: processor(image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+
+
+def _processor_name(name: Any) -> str:
+    import transformers
+
+    if not isinstance(name, str) or "ImageProcessor" not in name or name not in dir(transformers):
+        raise CheckpointError(f"{name!r} is not an image processor of transformers {transformers.__version__}.")
+    return name
 
 
 _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Preprocess]] = {

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import CheckpointError, unknown_name
+from ..errors import CheckpointError
+from .settings import TOKENIZERS, check_settings
 
 Tokenize = Callable[[str | list[str]], Tensor]
 _MAX_BYTES = 128 << 20  # unpacked; the largest tokenizers of CLIP-like models (SigLIP 2) have 35 MB
-_MAX_CONTEXT = 1 << 20
 _OF_MODELS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 
 
@@ -58,15 +58,27 @@ def build_tokenizer(spec: TokenizerSpec) -> Tokenize:
 
     Raises `UnknownNameError` or `CheckpointError` if there is no such tokenizer.
     """
-    kind, length = spec.settings.get("kind"), spec.settings.get("context_length")
-    if not isinstance(kind, str) or kind not in _BUILDERS:
-        raise unknown_name("tokenizer", kind, _BUILDERS)
-    if type(length) is not int or not 0 < length <= _MAX_CONTEXT:
-        raise CheckpointError(f"a tokenizer with context_length={length!r} is not possible; 77 is usual.")
+    check_tokenizer(spec.settings)
+    kind = spec.settings["kind"]
     try:
         return _BUILDERS[kind](spec)
     except Exception as error:  # the border to libraries that are given settings from who knows where
         raise CheckpointError(f"the tokenizer of kind {kind!r} cannot be built: {error}") from error
+
+
+def check_tokenizer(settings: Mapping[str, Any], context_length: int | None = None) -> None:
+    """Raise a `ClipqError` for settings that make no tokenizer.
+
+    `context_length`: of the text tower, which longer texts do not fit into.
+    """
+    check_settings(settings, TOKENIZERS, "tokenizer")
+    kind, length = settings["kind"], settings.get("context_length")
+    if unknown := sorted(set(settings) - {"kind", *TOKENIZERS[kind]}):
+        raise CheckpointError(f"a tokenizer of kind {kind!r} cannot be built: it takes no {unknown[0]!r}.")
+    if length is None or (context_length is not None and length > context_length):
+        raise CheckpointError(
+            f"the tokenizer has context_length={length}; the text tower reads at most {context_length or 'so many'}."
+        )
 
 
 def describe_tokenizer(tokenizer: Any, context_length: int) -> TokenizerSpec:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clipq.errors import CheckpointError, ClipqError, UnknownNameError
-from clipq.inputs.preprocessing import build_preprocess, from_image_processor
+from clipq.inputs.preprocessing import build_preprocess, check_preprocessing, from_image_processor
 
 OPEN_CLIP = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bicubic"}
 TIMM = {"input_size": [3, 32, 32], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3, "crop_pct": 0.9}
@@ -111,3 +111,49 @@ def test_settings_that_do_not_fit(settings):
         build_preprocess(settings)
     assert isinstance(caught.value, ClipqError)
     assert settings == before
+
+
+PROCESSOR = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "image_mean": [0.5] * 3}
+RIGHT = {"open_clip": OPEN_CLIP, "timm": TIMM, "transformers": PROCESSOR}
+WRONG = {
+    "open_clip": {
+        "mean": ([0.5, 0.5], "half", [0.5, "x", 0.5], [float("nan")] * 3, 10**400),
+        "std": (0, [0.2, 0.2, 0.0], [-1.0] * 3),
+        "size": ("32", 0, -1, 10**9, [32, 32, 32], 32.0, True, None),
+        "interpolation": ("bicubik", ["bicubic"], 3),
+        "resize_mode": ("crop",),
+        "fill_color": (256, "white"),
+        "colour": ("RGB",),
+    },
+    "timm": {
+        "input_size": ("3x32x32", [3, 32, "32"], [3, 1 << 20, 1 << 20]),
+        "mean": ([0.5] * 2,),
+        "crop_pct": (0, "0.9", [0.9], 1e300),
+        "crop_mode": ("middle",),
+        "exec": (1,),
+    },
+    "transformers": {
+        "size": ("32", {"shortest_edge": "32"}, {"width": 10**9, "height": 1}, {}, {"edge": 32}),
+        "crop_size": ([1, 2, 3],),
+        "image_mean": ([0.5] * 2, "0.5"),
+        "image_std": ([0.0] * 3,),
+        "do_resize": ("yes", 1),
+        "resample": (9, "bicubic"),
+        "image_processor_type": ("os", "CLIPModel", None, ["CLIPImageProcessor"]),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [(kind, key, value) for kind, keys in WRONG.items() for key, values in keys.items() for value in values],
+)
+def test_settings_of_a_wrong_type_are_refused_before_they_are_used(kind, key, value):
+    settings = {"kind": kind, **RIGHT[kind]}
+    check_preprocessing(settings)
+    with pytest.raises(CheckpointError, match="image processor" if key == "image_processor_type" else key):
+        check_preprocessing({**settings, key: value})
+
+
+def test_a_model_may_come_without_preprocessing():
+    check_preprocessing({})

@@ -10,7 +10,13 @@ import torch
 from checkpoint_helpers import WORDS, hf_tokenizer, tokenizer_spec
 
 from clipq.errors import CheckpointError, ClipqError, UnknownNameError
-from clipq.inputs.tokenization import TokenizerSpec, build_tokenizer, describe_tokenizer, unpack_files
+from clipq.inputs.tokenization import (
+    TokenizerSpec,
+    build_tokenizer,
+    check_tokenizer,
+    describe_tokenizer,
+    unpack_files,
+)
 
 TEXTS = ["A photo of a cat", "dogs!", "", "  a   photo\n of a_cat ", "a " * 100, "caf\u00e9 &amp; \U0001f408"]
 
@@ -125,10 +131,26 @@ SETTINGS = {
     "an option too many": TokenizerSpec({**tokenizer_spec().settings, "clean": "lower", "use_fast": object}, {}),
 }
 
+WRONG = {
+    "strip_sep_token": ("no", 1, None),
+    "clean": ("rm", True, ["lower"]),
+    "tokenizer_mode": ("bert", 3),
+    "context_length": (17, 0, "16", None, 1 << 40),
+    "name_or_path": ("someone/tokenizer",),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_settings_of_a_wrong_type_are_refused_before_anything_is_built(key, value):
+    settings = {**tokenizer_spec().settings, "strip_sep_token": False, "tokenizer_mode": ""}
+    check_tokenizer(settings, 16)
+    with pytest.raises(ClipqError, match=key):
+        check_tokenizer({**settings, key: value}, 16)
+
 
 @pytest.mark.parametrize("spec", SETTINGS.values(), ids=SETTINGS)
 def test_settings_and_files_that_make_no_tokenizer(spec):
-    with pytest.raises(ClipqError, match="cannot be built"):
+    with pytest.raises(ClipqError, match="cannot be built|; allowed: one of"):
         build_tokenizer(spec)
 
 

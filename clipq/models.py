@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import ClipqError, QuantizationError
+from .errors import ClipqError, DataError, QuantizationError
 from .hosts import Host, embedder, find_host
+from .inputs.borders import batch_of, check_ids, check_pixels, fill, open_picture, pictures, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
 from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
@@ -20,12 +21,20 @@ from .methods import quantization
 from .methods.quantization import Recipe
 from .module_like import ModuleLike
 from .modules.state import fingerprint
-from .towers.rows import distinct
+from .towers.parts import each_once, in_parts
 
 if TYPE_CHECKING:
+    import os
+    from typing import TypeAlias
+
+    import numpy
     from PIL.Image import Image
 
-_PROMPTS = 256  # encoded at a time: more is no faster, and takes memory
+    Picture: TypeAlias = Image | str | os.PathLike[str] | bytes | numpy.ndarray
+    Pixels: TypeAlias = Tensor | Mapping[str, Tensor] | Picture | Sequence[Picture | Tensor]
+
+_BATCH = 256  # rows encoded at a time: more are no faster, and take memory
+_PICTURES = 64  # opened and preprocessed at a time
 _LOGIT_SCALE = 100.0  # CLIP clips its learned scale at 100, and zero-shot evaluation uses 100
 
 
@@ -101,39 +110,57 @@ class Model(ModuleLike):
         return build_tokenizer(self.tokenizer_spec)
 
     @torch.no_grad()
-    def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
-        """float32 embeddings [batch, width] of preprocessed images [batch, 3, height, width]; of length 1 if asked."""
+    def encode_image(self, pixels: Pixels, normalize: bool = False) -> Tensor:
+        """float32 embeddings [batch, width]; of length 1 if asked.
+
+        `pixels`: preprocessed images [batch, 3, height, width], a tensor of any floating-point type, which is cast; or
+        a picture or a list of pictures: PIL images, paths, files' bytes, uint8 arrays [height, width, 3], turned as
+        their EXIF orientation says; or a mapping of what the host's own forward takes (SigLIP 2 NaFlex: patches, mask,
+        grid). None at all give [0, width]. Raises `DataError`, before the work, for what the model does not take.
+        """
         self._require("image")
-        features = self.host.encode_image(self.module, _to(pixels, self.device, self._dtype("image"))).float()
-        return F.normalize(features, dim=-1) if normalize else features
+        if isinstance(pixels, Mapping):
+            return self._encode_mapping(pixels, normalize)
+        pixels = pixels if isinstance(pixels, Tensor) else pictures(pixels)
+        if isinstance(pixels, list):
+            return self._encode_pictures(pixels, normalize)
+        check_pixels(pixels, self.host.pixel_shape(self.module), self.host.any_size(self.module))
+        if len(pixels) == 0:
+            return self._no_images(normalize)
+        return in_parts(lambda part: self._encode_pixels(pixels[part], normalize), len(pixels), _BATCH)
 
     @torch.no_grad()
-    def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
-        """float32 embeddings [batch, width] of token ids [batch, context] or of strings; of length 1 if asked."""
-        self._require("text")
-        ids, which = (texts, None) if isinstance(texts, Tensor) else self._tokenized(texts)
-        features = self.host.encode_text(self.module, ids.to(self.device)).float()
-        features = features if which is None else features[which]
-        return F.normalize(features, dim=-1) if normalize else features
+    def encode_text(self, texts: Tensor | str | Iterable[str], normalize: bool = False) -> Tensor:
+        """float32 embeddings [batch, width]; of length 1 if asked.
 
-    def classify(
-        self, images: Image | Sequence[Image] | Tensor, labels: Sequence[str], templates: Sequence[str] | None = None
-    ) -> Tensor:
+        `texts`: a string, strings, or token ids [batch, tokens] of at most the context's length. Equal strings are
+        encoded once. None at all give [0, width]. Raises `DataError` for what the model does not take.
+        """
+        self._require("text")
+        if not isinstance(texts, Tensor):
+            if not (texts := strings(texts)):
+                return self._no_texts(normalize)
+            return each_once(texts, lambda some: self._encode_ids(self._tokenized(some), normalize), _BATCH)
+        self._check_ids(texts)
+        if len(texts) == 0:
+            return self._no_texts(normalize)
+        return in_parts(lambda part: self._encode_ids(texts[part], normalize), len(texts), _BATCH)
+
+    def classify(self, images: Pixels, labels: Sequence[str], templates: Sequence[str] | None = None) -> Tensor:
         """Probabilities [batch, labels] of zero-shot classification (Radford et al., arXiv:2103.00020).
 
-        `images`: PIL images or preprocessed pixels. `templates`: prompts with a "{}" (or "{c}") for the label, whose
-        normalized embeddings are averaged; default: "a photo of a {}".
+        `images`: as for `encode_image`. `templates`: prompts with a "{}" (or "{c}") for the label, whose normalized
+        embeddings are averaged; default: "a photo of a {}". Raises `DataError` for no labels, no images, or a template
+        without a place for the label.
         """
-        if isinstance(images, Tensor):
-            pixels = images
-        else:
-            pixels = torch.stack([self.preprocess(i) for i in (images if isinstance(images, Sequence) else [images])])
-        prompts = templates or ["a photo of a {}"]
-        texts = [_fill(prompt, label) for label in labels for prompt in prompts]
-        parts = [texts[i : i + _PROMPTS] for i in range(0, len(texts), _PROMPTS)]
-        encoded = torch.cat([self.encode_text(part, normalize=True) for part in parts])
-        classes = F.normalize(encoded.view(len(labels), len(prompts), -1).mean(dim=1), dim=-1)
-        return (_LOGIT_SCALE * self.encode_image(pixels, normalize=True) @ classes.T).softmax(dim=-1)
+        names, forms = prompts(labels, ["a photo of a {}"] if templates is None else templates)
+        encoded_images = self.encode_image(images, normalize=True)
+        if len(encoded_images) == 0:
+            raise DataError("there are no images to classify; give at least one.")
+        texts = [fill(form, name) for name in names for form in forms]
+        encoded = self.encode_text(texts, normalize=True)
+        classes = F.normalize(encoded.view(len(names), len(forms), -1).mean(dim=1), dim=-1)
+        return (_LOGIT_SCALE * encoded_images @ classes.T).softmax(dim=-1)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of what the model computes with: its tensors and its schemes."""
@@ -144,10 +171,60 @@ class Model(ModuleLike):
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""
         return quantization.kernel_path(self.module)
 
-    def _tokenized(self, texts: str | Sequence[str]) -> tuple[Tensor, list[int]]:
-        """Token ids [n, context] of the different ones among `texts`, and for each text the row that is its own."""
-        places, which = distinct(texts := [texts] if isinstance(texts, str) else list(texts))
-        return self.tokenizer([texts[place] for place in places]), which
+    def _encode_pictures(self, images: list[Any], normalize: bool) -> Tensor:
+        if not images:
+            return self._no_images(normalize)
+        preprocess = self.preprocess
+
+        def encode(part: slice) -> Tensor:
+            return self.encode_image(torch.stack([preprocess(open_picture(one)) for one in images[part]]), normalize)
+
+        return in_parts(encode, len(images), _PICTURES)
+
+    def _encode_mapping(self, inputs: Mapping[str, Any], normalize: bool) -> Tensor:
+        """Of what the host's processor gives. Pixels alone are checked as pixels; the rest is for the host to check."""
+        if set(inputs) == {"pixel_values"} and inputs["pixel_values"].ndim == 4:
+            return self.encode_image(inputs["pixel_values"], normalize)
+        batch = batch_of(inputs)
+        if batch is None or batch <= _BATCH:
+            return self._encode_pixels(inputs, normalize)
+        return in_parts(
+            lambda part: self._encode_pixels({k: v[part] for k, v in inputs.items()}, normalize), batch, _BATCH
+        )
+
+    def _encode_pixels(self, pixels: Tensor | Mapping[str, Any], normalize: bool) -> Tensor:
+        inputs, shape = _to(pixels, self.device, self._dtype("image")), self.host.pixel_shape(self.module)
+        usual = isinstance(pixels, Tensor) and (*pixels.shape[1:],) == shape
+        encode = self.host.encode_image if usual else _asked(self.host.encode_image, pixels)
+        return _finished(encode(self.module, inputs), normalize)
+
+    def _encode_ids(self, ids: Tensor, normalize: bool) -> Tensor:
+        usual = ids.shape[1] == self.host.context_length(self.module)
+        encode = self.host.encode_text if usual else _asked(self.host.encode_text, ids)
+        return _finished(encode(self.module, ids.to(self.device)), normalize)
+
+    def _no_images(self, normalize: bool) -> Tensor:
+        """[0, width], of which the model knows the width when it has embedded something."""
+        if (shape := self.host.pixel_shape(self.module)) is None:
+            raise DataError("there are no images, and a model of no fixed size cannot say how wide embeddings are.")
+        return self._encode_pixels(torch.zeros(1, *shape), normalize)[:0]
+
+    def _no_texts(self, normalize: bool) -> Tensor:
+        blank = torch.zeros(1, self.host.context_length(self.module) or 1, dtype=torch.int64)
+        return self._encode_ids(blank, normalize)[:0]
+
+    def _tokenized(self, texts: list[str]) -> Tensor:
+        """Token ids [n, context] of n strings."""
+        tokenizer = self.tokenizer
+        try:
+            ids = tokenizer(texts)
+        except Exception as error:  # the border to libraries that are given whatever users have
+            raise DataError(f"the tokenizer cannot read the texts {texts[:2]!r:.120} ...: {error}") from error
+        self._check_ids(ids)
+        return ids
+
+    def _check_ids(self, ids: Tensor) -> None:
+        check_ids(ids, self.host.context_length(self.module), self.host.vocabulary(self.module))
 
     def _described(self, tokenizer: Any) -> TokenizerSpec | None:
         if tokenizer is None or isinstance(tokenizer, TokenizerSpec):
@@ -166,10 +243,30 @@ class Model(ModuleLike):
 
 
 def _to(pixels: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    if isinstance(pixels, Mapping):  # SigLIP 2 NaFlex: patches, their mask and their grid
-        return {k: v.to(device, dtype if v.is_floating_point() else None) for k, v in pixels.items()}
-    return pixels.to(device, dtype)
+    if not isinstance(pixels, Mapping):
+        return pixels.to(device, dtype)
+    moved = {}
+    for name, value in pixels.items():
+        is_float = isinstance(value, Tensor) and value.is_floating_point()
+        moved[name] = value.to(device, dtype if is_float else None) if isinstance(value, Tensor) else value
+    return moved
 
 
-def _fill(template: str, label: str) -> str:
-    return template.replace("{c}", label).replace("{}", label)
+def _finished(features: Tensor, normalize: bool) -> Tensor:
+    features = features.float()
+    return F.normalize(features, dim=-1) if normalize else features
+
+
+def _asked(encode: Callable[..., Tensor], given: Any) -> Callable[..., Tensor]:
+    """`encode`, whose refusal of a shape that some models of the host take and others do not is the user's mistake."""
+
+    def ask(module: nn.Module, inputs: Any) -> Tensor:
+        try:
+            return encode(module, inputs)
+        except (ClipqError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
+            what = f"a mapping of {', '.join(given)}" if isinstance(given, Mapping) else f"shape {list(given.shape)}"
+            raise DataError(f"{type(module).__name__} does not take inputs of {what}: {error}") from error
+
+    return ask

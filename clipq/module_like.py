@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ class ModuleLike(ABC):
     precision_name: str
 
     @abstractmethod
-    def encode_image(self, pixels: Tensor, normalize: bool = False) -> Tensor:
-        """float32 embeddings [batch, width] of preprocessed images."""
+    def encode_image(self, pixels: Any, normalize: bool = False) -> Tensor:
+        """float32 embeddings [batch, width] of preprocessed images or of pictures."""
 
     @abstractmethod
-    def encode_text(self, texts: Tensor | str | Sequence[str], normalize: bool = False) -> Tensor:
+    def encode_text(self, texts: Tensor | str | Iterable[str], normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of token ids or strings."""
 
     @property
@@ -95,7 +95,7 @@ class ModuleLike(ABC):
         return self
 
     def __call__(
-        self, image: Tensor | None = None, text: Tensor | str | Sequence[str] | None = None
+        self, image: Any = None, text: Tensor | str | Iterable[str] | None = None
     ) -> dict[str, Tensor | None] | tuple[Tensor | None, ...]:
         """What open_clip's `CLIP.forward` gives: both normalized embeddings (None for what was not given) and the
 

@@ -5,6 +5,8 @@ What is done to a model is not decided here: a host only says where everything i
 
 from __future__ import annotations
 
+import os
+
 from torch import nn
 
 from ..errors import QuantizationError, unknown_name
@@ -31,7 +33,13 @@ def embedder(module: nn.Module) -> nn.Module:
 
 
 def find_host(module: nn.Module) -> Host:
-    """The host of `module`. Raises `QuantizationError` for a model of no known library."""
+    """The host of `module`. Raises `QuantizationError` for a model of no known library, and for what is no model."""
+    if not isinstance(module, nn.Module):
+        named = f" clipq.load({str(module)!r}) loads a model by name." if isinstance(module, (str, os.PathLike)) else ""
+        raise QuantizationError(
+            f"{module!r:.80} ({type(module).__name__}) is not a model: give a module of {', '.join(HOSTS)}, or what "
+            f"clipq.load gives.{named}"
+        )
     for host in HOSTS.values():
         if host.recognises(module):
             return host

@@ -72,8 +72,16 @@ class Host(ABC):
         """[channels, height, width] that the image tower takes, or None if it cannot be told."""
         return None
 
+    def any_size(self, module: nn.Module) -> bool:
+        """Whether the image tower takes other sizes than that of `pixel_shape`; which ones, its own forward says."""
+        return True
+
     def context_length(self, module: nn.Module) -> int | None:
         """How many tokens the text tower reads, or None where there is no text tower."""
+        return None
+
+    def vocabulary(self, module: nn.Module) -> int | None:
+        """How many token ids the text tower knows, from 0 on, or None where that cannot be told."""
         return None
 
 

@@ -13,7 +13,7 @@ from ..errors import ClipqError, SchemeError
 from ..modules.state import shapes
 from . import tables
 from .base import Host, build_skeleton, host_class, is_class
-from .timm import known_trunk
+from .timm import known_trunk, takes_any_size
 
 _NEITHER = ("logit_scale", "logit_bias")
 _PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
@@ -47,7 +47,7 @@ class OpenClipHost(Host):
         return module.encode_image(pixels, normalize=False)
 
     def encode_text(self, module: nn.Module, tokens: Tensor) -> Tensor:
-        return module.encode_text(tokens, normalize=False)
+        return module.encode_text(_to_context(module, tokens, self.context_length(module)), normalize=False)
 
     def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
         if tower == "text":
@@ -103,8 +103,29 @@ class OpenClipHost(Host):
         size = module.visual.image_size
         return (3, *size) if isinstance(size, (tuple, list)) else (3, size, size)
 
+    def any_size(self, module: nn.Module) -> bool:
+        trunk = self.whole(module, "image")
+        return trunk is not module.visual and takes_any_size(trunk)
+
     def context_length(self, module: nn.Module) -> int | None:
         return module.context_length if hasattr(module, "context_length") else module.text.context_length
+
+    def vocabulary(self, module: nn.Module) -> int | None:
+        text = getattr(module, "text", module)
+        table = getattr(text, "token_embedding", None)  # a tower of transformers has its own configuration instead
+        return getattr(getattr(text, "config", None), "vocab_size", None) if table is None else table.num_embeddings
+
+
+def _to_context(module: nn.Module, ids: Tensor, context: int) -> Tensor:
+    """`ids` [batch, tokens] with padding up to the context, where the embedding is read before it.
+
+    open_clip's causal towers take the whole context only; its tokenizers pad with 0.
+    """
+    text = getattr(module, "text", module)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    before = getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+    missing = context - ids.shape[1]
+    return nn.functional.pad(ids, (0, missing)) if missing > 0 and before and pool in ("argmax", "eos") else ids
 
 
 def _forbid_downloads(config: dict[str, Any]) -> None:

@@ -64,7 +64,10 @@ class TimmHost(Host):
         return build_skeleton(lambda: timm.create_model(config["arch"], pretrained=False, **options))
 
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
-        return (3, *(_image_size(module) or module.pretrained_cfg["input_size"][1:]))
+        return (_channels(module), *(_image_size(module) or module.pretrained_cfg["input_size"][1:]))
+
+    def any_size(self, module: nn.Module) -> bool:
+        return takes_any_size(module)
 
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
         from timm.data import resolve_model_data_config
@@ -79,6 +82,17 @@ def known_trunk(arch: str) -> None:
 
     if not (isinstance(arch, str) and ":" not in arch and timm.is_model(arch)):
         raise unknown_name("timm architecture", arch, timm.list_models("vit_*"))
+
+
+def takes_any_size(module: nn.Module) -> bool:
+    """Whether a timm model takes images of other sizes than its own; of patches, only one made for that does."""
+    patches = getattr(module, "patch_embed", None)
+    return getattr(patches, "img_size", None) is None or not getattr(patches, "strict_img_size", True)
+
+
+def _channels(module: nn.Module) -> int:
+    """Of the first convolution; timm's settings say 3 whatever `in_chans` was."""
+    return next((part.in_channels for part in module.modules() if hasattr(part, "in_channels")), 3)
 
 
 def _pool(module: nn.Module) -> object:

@@ -11,6 +11,7 @@ from ..errors import CheckpointError, QuantizationError
 from . import tables
 from .base import Host, build_skeleton, host_class
 
+_ONE_SIZE = ("clip", "siglip", "vit", "deit")  # their positions are learned for one; "interpolate" is asked for by call
 _IMAGE = ("vision_model", "visual_projection")
 _TEXT = ("text_model", "text_projection")
 _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
@@ -47,6 +48,7 @@ class TransformersHost(Host):
 
     def encode_image(self, module: nn.Module, pixels: Tensor | Mapping[str, Tensor]) -> Tensor:
         inputs = pixels if isinstance(pixels, Mapping) else {"pixel_values": pixels}
+        _refuse_headless(module)
         if hasattr(module, "get_image_features"):
             return _features(module.get_image_features(**inputs))
         base = _embedder(module)
@@ -98,11 +100,19 @@ class TransformersHost(Host):
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
         settings = getattr(module.config, "vision_config", module.config)
         size = getattr(settings, "image_size", None)  # SigLIP 2 NaFlex takes patches of any size and has none
-        return None if size is None else (3, size, size)
+        size = (size, size) if isinstance(size, int) else size
+        return None if size is None else (getattr(settings, "num_channels", 3), *size)
+
+    def any_size(self, module: nn.Module) -> bool:
+        settings = getattr(module.config, "vision_config", module.config)
+        return settings.model_type.removesuffix("_vision_model") not in _ONE_SIZE
 
     def context_length(self, module: nn.Module) -> int | None:
         settings = getattr(module.config, "text_config", module.config)
         return getattr(settings, "max_position_embeddings", None)
+
+    def vocabulary(self, module: nn.Module) -> int | None:
+        return getattr(getattr(module.config, "text_config", module.config), "vocab_size", None)
 
 
 def _embedder(module: nn.Module) -> nn.Module:
@@ -111,6 +121,15 @@ def _embedder(module: nn.Module) -> nn.Module:
     if base is module and hasattr(module, "classifier"):  # CLIP's and SigLIP's classifiers name no base model
         return getattr(module, "vision_model", module)
     return module if host_class(base).__name__.endswith("Encoder") else base  # DINOv3's base model is a stack of layers
+
+
+def _refuse_headless(module: nn.Module) -> None:
+    """Raise `QuantizationError` for a SigLIP without the head that makes an embedding of its tokens."""
+    if getattr(getattr(module, "vision_model", module), "use_head", True) is False:
+        raise QuantizationError(
+            f"this {type(module).__name__} was made with vision_use_head=False, so it gives tokens and no embedding of "
+            "an image. Build it with the head, or call the module itself and read last_hidden_state."
+        )
 
 
 def _pools(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic.schemes import Scheme
+from ..errors import DataError
 from .layers import QLinear
 from .tracing import fx_leaf
 
@@ -51,6 +52,7 @@ class QPatchEmbed(QConvolution):
     """A patch embedding: a convolution whose kernel is its stride, as one int8 product over the patches.
 
     Maps [batch, channels, height, width] to [batch, out, height // patch, width // patch] in `compute_dtype`.
+    Raises `DataError` for what the convolution refuses: its rows would be cut from whatever comes.
     """
 
     @staticmethod
@@ -68,7 +70,14 @@ class QPatchEmbed(QConvolution):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
-        down, across = self.qweight.shape[2:]
+        channels, down, across = self.qweight.shape[1:]
+        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] < down or x.shape[3] < across:
+            raise DataError(
+                f"pixels of shape {list(x.shape)} do not fit a patch embedding, which takes [batch, {channels}, "
+                f"height, width] of at least {down} x {across}."
+            )
+        if not x.is_floating_point():
+            raise DataError(f"pixels are floating-point numbers, scaled as the model was trained, not {x.dtype}.")
         height, width = x.shape[2] // down, x.shape[3] // across
         x = x[:, :, : height * down, : width * across].to(self.compute_dtype)
         patches = x.reshape(x.shape[0], x.shape[1], height, down, width, across).permute(0, 2, 4, 1, 3, 5)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..arithmetic import functional
 from ..arithmetic.schemes import QuantSpec, Scheme
-from ..errors import QuantizationError
+from ..errors import DataError, QuantizationError
 from ..kernels import library, native
 from ..kernels.ops import REAL, traced
 from .save_guard import refuse_foreign_saving
@@ -165,14 +165,27 @@ def _pack_once(layer: QLinear) -> None:
 
 
 class QEmbedding(QuantizedModule):
-    """An `nn.Embedding` [rows, width] in int8 with one scale a row: gather, then dequantize what was gathered."""
+    """An `nn.Embedding` [rows, width] in int8 with one scale a row: gather, then dequantize what was gathered.
+
+    Raises `DataError` for ids that are not int64 or int32, `IndexError` for an id that is not a row.
+    """
 
     @classmethod
     def from_float(cls, embedding: nn.Embedding, scheme: Scheme, name: str = "embedding") -> QEmbedding:
         return cls(embedding.weight, scheme.embeddings, f"{name}.weight")
 
+    @property
+    def num_embeddings(self) -> int:
+        return self.qweight.shape[0]
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.qweight.shape[1]
+
     @fx_leaf
     def forward(self, ids: Tensor) -> Tensor:
+        if ids.dtype not in (torch.int64, torch.int32):  # the native gather would cut a fraction off
+            raise DataError(f"token ids are whole numbers, of type torch.int64 or torch.int32, not {ids.dtype}.")
         recorded = traced(ids) or torch.jit.is_tracing()
         if not recorded and ids.is_cpu and self.qweight.is_cpu and library.available():
             return native.gather_rows(self.qweight, self.weight_scale, ids).to(self.compute_dtype)

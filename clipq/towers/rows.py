@@ -26,7 +26,7 @@ class Tower:
     (ids [rows], positions [rows]) to [rows, width]. `head`: pooled rows [n, width], or [batch, tokens, width] where
     `pool` is None, to what the tower gives. `pool`: the token that an embedding is read from: its index, None for all
     tokens, or for texts a function of ids [batch, tokens] that gives int64 [batch]. `parts`: the modules that are
-    stood in for. `context`: the most tokens of a text.
+    stood in for. `context`: the most tokens of a text. `vocabulary`: how many token ids there are.
     """
 
     blocks: tuple[Block, ...]
@@ -36,6 +36,7 @@ class Tower:
     pool: int | Callable[[Tensor], Tensor] | None = 0
     causal: bool = False
     context: int = 0
+    vocabulary: int = 0
 
     @cached_property
     def stack(self) -> FusedStack:
@@ -67,6 +68,17 @@ def run_in_two(tower: Tower, pixels: Tensor) -> tuple[Tensor, Callable[[], Tenso
     last = slice(-1, None)
     pooled = _run(tower, rows, sequences, sequences.offsets[:-1] + tower.pool, last)
     return tower.head(pooled), lambda: _run(tower, rows, sequences, None, last).view(x.shape)
+
+
+def knows_ids(tower: Tower, ids: Tensor) -> bool:
+    """Whether all token ids [batch, tokens] are of the vocabulary, those after the end of a text too.
+
+    No embedding depends on these and they are never looked up, but the host refuses them.
+    """
+    if torch.compiler.is_compiling():  # every token is looked up then
+        return True
+    lowest, highest = ids.aminmax()
+    return int(lowest) >= 0 and int(highest) < tower.vocabulary
 
 
 def run_text(tower: Tower, ids: Tensor) -> Tensor:

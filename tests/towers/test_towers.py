@@ -160,6 +160,6 @@ def test_texts_may_be_shorter_than_the_context_and_int32():
 def test_what_the_host_refuses_is_refused():
     of = model("transformers CLIP")
     with pytest.raises(ValueError, match="max_position_embeddings"):
-        of.encode_text(torch.zeros(1, 17, dtype=torch.long))
+        of.module.get_text_features(torch.zeros(1, 17, dtype=torch.long))
     with pytest.raises(ValueError, match="doesn't match model"):
-        of.encode_image(torch.zeros(1, 3, 40, 40))
+        of.module.get_image_features(torch.zeros(1, 3, 40, 40))

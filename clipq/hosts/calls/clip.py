@@ -49,8 +49,8 @@ class CLIPTextModel(TextModel, host.CLIPTextModel):
         blocks, context = self.blocks(self.encoder.layers), self.embeddings.position_embedding.weight.shape[0]
         if blocks is None:
             return None
-        parts = (*self.children(),)
-        return Tower(blocks, self.embed_rows, self.final_layer_norm, parts, self._end_of_text, True, context)
+        parts, known = (*self.children(),), self.embeddings.token_embedding.num_embeddings
+        return Tower(blocks, self.embed_rows, self.final_layer_norm, parts, self._end_of_text, True, context, known)
 
     def _end_of_text(self, ids: Tensor) -> Tensor:
         end = self.eos_token_id

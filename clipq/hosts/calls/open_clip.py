@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...towers.calls import WholeBlock, WholeTower
 from ...towers.finding import blocks_of, only_block
-from ...towers.rows import Tower, run_image, run_text
+from ...towers.rows import Tower, knows_ids, run_image, run_text
 from ...towers.transformer import Block
 from ..base import is_class
 from ..tables import OPEN_CLIP
@@ -64,7 +64,8 @@ class _Text(WholeTower):
         if blocks is None or pool is None or not self._known():
             return None
         causal, context = self.attn_mask is not None, self.positional_embedding.shape[0]
-        return Tower(blocks, self._embed_rows, self._finish, tuple(self._stood_in_for()), pool, causal, context)
+        parts, vocabulary = tuple(self._stood_in_for()), self.token_embedding.num_embeddings
+        return Tower(blocks, self._embed_rows, self._finish, parts, pool, causal, context, vocabulary)
 
     def _stood_in_for(self) -> Iterable[nn.Module]:
         parts = (self.transformer, self.token_embedding, self.ln_final, self.text_projection)
@@ -83,7 +84,8 @@ class _Text(WholeTower):
     def _whole(self, ids: Tensor) -> Tensor | None:
         """[batch, width] of token ids, or None if the host's own forward has to run."""
         tower = self.usable(ids) if is_text(ids) else None
-        return None if tower is None or ids.shape[1] > tower.context else run_text(tower, ids)
+        fits = tower is not None and ids.shape[1] == tower.context and knows_ids(tower, ids)
+        return run_text(tower, ids) if fits else None
 
 
 class CLIP(_Text, model.CLIP):
@@ -121,7 +123,7 @@ class _Layer(WholeBlock):
         return only_block(self, OPEN_CLIP)
 
     def _run(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        return self.run(x, _seen(mask)) if getattr(self.attn, "batch_first", True) else None
+        return self.run(x, _seen(mask, x)) if getattr(self.attn, "batch_first", True) else None
 
 
 class ResidualAttentionBlock(_Layer, transformer.ResidualAttentionBlock):
@@ -143,12 +145,14 @@ def _blocks(tower: nn.Module) -> tuple[Block, ...] | None:
     return blocks_of(stack.resblocks, OPEN_CLIP) if is_class(stack, "open_clip.transformer.Transformer") else None
 
 
-def _seen(mask: Tensor | None) -> bool | None:
-    """Whether a mask is causal; None for another one."""
+def _seen(mask: Tensor | None, x: Tensor) -> bool | None:
+    """Whether a mask over `x` [batch, tokens, width] is causal; None for another one, or one that does not fit."""
     if mask is None:
         return False
-    known = not torch.compiler.is_compiling() and isinstance(mask, Tensor) and mask.ndim == 2 and is_causal(mask)
-    return True if known else None
+    if torch.compiler.is_compiling() or not (isinstance(mask, Tensor) and isinstance(x, Tensor)):
+        return None
+    tokens = x.shape[1]
+    return True if mask.shape == (tokens, tokens) and is_causal(mask) else None
 
 
 def is_causal(mask: Tensor) -> bool:

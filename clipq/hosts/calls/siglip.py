@@ -36,8 +36,8 @@ class SiglipText(TextModel):
 
     def find(self) -> Tower | None:
         blocks, context = self.blocks(self.encoder.layers), self.embeddings.position_embedding.weight.shape[0]
-        parts = (*self.children(),)
-        return blocks and Tower(blocks, self.embed_rows, self._finish, parts, _last_token, False, context)
+        parts, vocabulary = (*self.children(),), self.embeddings.token_embedding.num_embeddings
+        return blocks and Tower(blocks, self.embed_rows, self._finish, parts, _last_token, False, context, vocabulary)
 
     def _finish(self, x: Tensor) -> Tensor:
         return self.head(self.final_layer_norm(x))

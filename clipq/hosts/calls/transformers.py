@@ -13,7 +13,7 @@ from transformers.utils import output_capturing
 from ...modules.convolutions import QPatchEmbed
 from ...towers.calls import WholeBlock, WholeTower
 from ...towers.finding import blocks_of, only_block
-from ...towers.rows import Tower, run_text
+from ...towers.rows import Tower, knows_ids, run_text
 from ...towers.transformer import Block
 from ..tables import TRANSFORMERS
 from .outputs import unfinished
@@ -60,11 +60,12 @@ class TextModel(Pretrained):
         self, ids: Tensor | None, mask: Tensor | None, positions: Tensor | None, options: Mapping[str, Any]
     ) -> Tensor | None:
         """The pooled output [batch, width], or None if the host's own forward has to run."""
-        plain = isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point() and positions is None
+        plain = is_text(ids) and positions is None
         if not plain or torch.compiler.is_compiling() or not self.wanted_whole(options):
             return None
         tower = self.usable(ids)
-        fits = tower is not None and ids.shape[1] <= tower.context and _sees_all(mask, ids, tower)
+        known = tower is not None and ids.shape[1] <= tower.context and knows_ids(tower, ids)
+        fits = known and _sees_all(mask, ids, tower)
         return run_text(tower, ids) if fits else None
 
     def forward(
@@ -122,12 +123,18 @@ def embed_pixels(embeddings: nn.Module) -> Callable[[Tensor], Tensor]:
     def embed(pixels: Tensor) -> Tensor:
         if not isinstance(embeddings.patch_embedding, QPatchEmbed) or pixels.shape[2:] != size:
             return embeddings(pixels)
-        x = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.compute_dtype))
+        x = patches.flatten(2).transpose(1, 2)
         if hasattr(embeddings, "class_embedding"):
             x = torch.cat([embeddings.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
         return x + embeddings.position_embedding(embeddings.position_ids)
 
     return embed
+
+
+def is_text(ids: object) -> bool:
+    """Whether `ids` are [batch, tokens] whole numbers of a type that an embedding takes."""
+    return isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype in (torch.int64, torch.int32)
 
 
 def is_pixels(x: object) -> bool:

@@ -1,0 +1,48 @@
+"""Long calls in parts: memory for the embeddings, and for one part's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .rows import distinct
+
+_COPIED = 4096  # rows
+
+
+def in_parts(encode: Callable[[slice], Tensor], count: int, size: int) -> Tensor:
+    """[count, width] of what `encode` makes of the rows of a slice, at most `size` at a time."""
+    if count <= size:
+        return encode(slice(0, count))
+    found = None
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
+        found = _put(found, part, encode(part), count)
+    return found
+
+
+def each_once(rows: Sequence[str], encode: Callable[[list[str]], Tensor], size: int) -> Tensor:
+    """[rows, width] of what `encode` makes of at most `size` rows at a time, equal rows encoded once."""
+    places, which = distinct(rows)
+    if len(places) == len(rows):
+        return in_parts(lambda part: encode(list(rows[part])), len(rows), size)
+    if len(places) <= size:
+        return encode([rows[place] for place in places])[which]
+    first = torch.tensor(places)
+    source = first[torch.tensor(which)]
+    del places, which
+    found = None
+    for part in first.split(size):
+        found = _put(found, part, encode([rows[place] for place in part.tolist()]), len(rows))
+    for start in range(0, len(rows), _COPIED):  # a row that stands first is copied to itself
+        part = slice(start, start + _COPIED)
+        found[part] = found[source[part]]
+    return found
+
+
+def _put(found: Tensor | None, where: slice | Tensor, encoded: Tensor, count: int) -> Tensor:
+    found = encoded.new_empty(count, *encoded.shape[1:]) if found is None else found
+    found[where] = encoded
+    return found

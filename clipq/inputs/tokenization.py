@@ -18,6 +18,8 @@ from .settings import TOKENIZERS, check_settings
 
 Tokenize = Callable[[str | list[str]], Tensor]
 _MAX_BYTES = 128 << 20  # unpacked; the largest tokenizers of CLIP-like models (SigLIP 2) have 35 MB
+_SMALL_BYTES = 8 << 20  # allowed however small they are packed
+_MAX_RATIO = 24  # of unpacked to packed; tokenizers come to 4 to 10
 _OF_MODELS = ("config.json", "open_clip_config.json", "preprocessor_config.json")
 
 
@@ -37,9 +39,10 @@ def unpack_files(data: bytes) -> dict[str, str]:
     """The inverse of `TokenizerSpec.pack`; raises `CheckpointError` for anything else."""
     try:
         stream = zlib.decompressobj()
-        text = stream.decompress(data, _MAX_BYTES)
+        allowed = min(max(_MAX_RATIO * len(data), _SMALL_BYTES), _MAX_BYTES)
+        text = stream.decompress(data, allowed)
         if stream.unconsumed_tail or not stream.eof:
-            raise ValueError(f"larger than {_MAX_BYTES} bytes, or cut off")
+            raise ValueError(f"larger than {allowed} bytes, or cut off")
         files = json.loads(text)
         if bad := [name for name, body in files.items() if not (_is_plain(name) and isinstance(body, str))]:
             raise ValueError(f"{bad[0]!r} is not a file of a tokenizer")

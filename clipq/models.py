@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from .inputs.borders import batch_of, check_ids, check_pixels, fill, open_pictur
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
 from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
+from .inputs.tokenizer_names import tokenizer_named
 from .methods import quantization
 from .methods.quantization import Recipe
 from .module_like import ModuleLike
@@ -24,13 +26,12 @@ from .modules.state import fingerprint
 from .towers.parts import each_once, in_parts
 
 if TYPE_CHECKING:
-    import os
     from typing import TypeAlias
 
     import numpy
     from PIL.Image import Image
 
-    Picture: TypeAlias = Image | str | os.PathLike[str] | bytes | numpy.ndarray
+    Picture: TypeAlias = Image | str | PathLike[str] | bytes | numpy.ndarray
     Pixels: TypeAlias = Tensor | Mapping[str, Tensor] | Picture | Sequence[Picture | Tensor]
 
 _BATCH = 256  # rows encoded at a time: more are no faster, and take memory
@@ -43,7 +44,8 @@ class Model(ModuleLike):
 
     `module` is the host's model, `source` a dictionary saying where the weights came from, `towers` the towers it has.
 
-    `tokenizer`: a `TokenizerSpec`, or a tokenizer of open_clip or transformers. `processor`: what transformers'
+    `tokenizer`: a `TokenizerSpec`, a tokenizer of open_clip or transformers, or the name of one: open_clip's
+    architecture ("ViT-B-32"), a folder, or a hub id ("hf-hub:..." or "owner/name"). `processor`: what transformers'
     AutoProcessor loads; it has the preprocessing and the tokenizer, where these are not given.
     Code written for open_clip's CLIP takes a `Model` unchanged: it is called, moved and put to `eval()` as that is.
     """
@@ -229,7 +231,10 @@ class Model(ModuleLike):
     def _described(self, tokenizer: Any) -> TokenizerSpec | None:
         if tokenizer is None or isinstance(tokenizer, TokenizerSpec):
             return tokenizer
-        return describe_tokenizer(tokenizer, self.host.context_length(self.module)) if "text" in self.towers else None
+        if "text" not in self.towers:
+            return None
+        find = tokenizer_named if isinstance(tokenizer, (str, PathLike)) else describe_tokenizer
+        return find(tokenizer, self.host.context_length(self.module))
 
     def _require(self, tower: str) -> None:
         if tower not in self.towers:

@@ -70,7 +70,9 @@ def quantize(model: Any, precision: Precisions = "int8", *, fallback: str | None
     Raises `QuantizationError` for a model of an unknown library, one that is quantized already, or a weight that is
     not finite (nothing has been changed then). Warns, naming them, if weights stay float that should not.
     """
-    quantize_module(unwrapped(model) if isinstance(model, nn.Module) else model.module, precision, fallback)
+    quantize_module(
+        unwrapped(model) if isinstance(model, nn.Module) else getattr(model, "module", model), precision, fallback
+    )
     return model
 
 

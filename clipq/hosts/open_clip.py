@@ -13,6 +13,7 @@ from ..errors import ClipqError, SchemeError
 from ..modules.state import shapes
 from . import tables
 from .base import Host, build_skeleton, host_class, is_class
+from .open_clip_text import NOT_OPEN_CLIPS, TEXT_CONFIG, text_tower_at_hand
 from .timm import known_trunk, takes_any_size
 
 _NEITHER = ("logit_scale", "logit_bias")
@@ -68,7 +69,8 @@ class OpenClipHost(Host):
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         import open_clip
 
-        config = deepcopy({k: v for k, v in config.items() if k != "arch"})
+        text_config = config.get(TEXT_CONFIG)
+        config = deepcopy({k: v for k, v in config.items() if k not in NOT_OPEN_CLIPS})
         custom = config.pop("custom_text", False) or "hf_model_name" in config.get("text_cfg", {})
         name = ("CoCa" if "multimodal_cfg" in config else "CustomTextCLIP") if custom else "CLIP"
         _forbid_downloads(config)
@@ -77,7 +79,11 @@ class OpenClipHost(Host):
             raise SchemeError(
                 f"open_clip's {name} takes no {', '.join(unknown)}; the configuration is for another version."
             )
-        return build_skeleton(lambda: getattr(open_clip, name)(**deepcopy(config)))
+        with text_tower_at_hand(config["text_cfg"], text_config) as repository:
+            module = build_skeleton(lambda: getattr(open_clip, name)(**deepcopy(config)))
+        if repository:
+            module.text.config.name_or_path = repository
+        return module
 
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
         from open_clip.model import get_model_preprocess_cfg

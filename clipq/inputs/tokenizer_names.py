@@ -40,8 +40,8 @@ def _of_architecture(name: str, context_length: int) -> Any:
         raise unknown_name("tokenizer", name, open_clip.list_models(), hint)
     if hub_id := open_clip.get_model_config(name)["text_cfg"].get("hf_tokenizer_name"):
         raise CheckpointError(
-            f"the tokenizer of {name} is not part of open_clip; tokenizer={hub_id!r} fetches it from the hub, or give a "
-            "folder that holds it."
+            f"the tokenizer of {name} is not part of open_clip; tokenizer={hub_id!r} fetches it from the hub, or give "
+            "a folder that holds it."
         )
     return open_clip.get_tokenizer(name, context_length=context_length)
 

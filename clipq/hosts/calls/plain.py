@@ -26,7 +26,8 @@ class PlainImage(Pretrained):
         return blocks and Tower(blocks, self.embeddings, self.layernorm, (*self.children(),))
 
     def _usable(self, pixels: object, options: dict[str, Any]) -> Tower | None:
-        return self.usable(pixels) if is_pixels(pixels) and self.wanted_whole(options) else None
+        plain = is_pixels(pixels) and pixels.is_floating_point()  # the host casts others
+        return self.usable(pixels) if plain and self.wanted_whole(options) else None
 
     def class_token(self, pixels: Tensor) -> Tensor | None:
         """`last_hidden_state[:, 0]`, [batch, width]; None if `forward` has to be called for it."""

@@ -52,6 +52,14 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_output_folder(folder: str | os.PathLike[str]) -> None:
+    """`check_output_path` for a folder that is there and takes files, or that can be made."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise OutputError(f"cannot write into {folder}: that is no folder. Give the name of one, or of none yet.")
+    check_output_path(folder / "x" if folder.is_dir() else folder)
+
+
 @contextmanager
 def output_path(target: str | os.PathLike[str], then: str = "") -> Iterator[Path]:
     """`atomic_path` for what a user asked for: a failed write is one `OutputError`, which `then` goes on to explain."""
@@ -94,6 +102,26 @@ def check_output_path(target: str | os.PathLike[str]) -> None:
         Path(name).unlink()
     except OSError as error:
         raise unwritten(target, error, "Write somewhere else.") from error
+
+
+def append_line(target: str | os.PathLike[str], line: str) -> None:
+    """Add a line to a file (made if need be, with its folder), all of it or none. Raises `OutputError`."""
+    target, content = Path(target), (line + "\n").encode()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise unwritten(target, error) from error
+    before, done = os.fstat(handle).st_size, 0
+    try:
+        while done < len(content):  # one write, but where the disk is full: that takes a part and fails at the next
+            done += os.write(handle, content[done:])
+    except OSError as error:
+        if done and os.fstat(handle).st_size == before + done:  # nobody else has added anything
+            os.ftruncate(handle, before)
+        raise unwritten(target, error) from error
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

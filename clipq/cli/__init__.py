@@ -6,7 +6,9 @@ Nothing here computes: it reads arguments, calls what the library has for everyb
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ COMMANDS = (list_models, info, quantize, evaluate, bench, embed, demo)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 1 for a failure. Wrong usage leaves with SystemExit(2)."""
     args = build_parser().parse_args(argv)
-    with _one_line_warnings():
+    with _one_line_warnings(), _one_line_of_retries():
         try:
             code = args.run(args)
             sys.stdout.flush()
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (ClipqError, OSError) as error:
-            print(f"clipq: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"clipq: error: {one_line(str(error))}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("clipq: interrupted", file=sys.stderr)
@@ -66,3 +68,32 @@ def _one_line_warnings() -> Iterator[None]:
 
         warnings.showwarning = show
         yield
+
+
+def one_line(text: str) -> str:
+    """A message in one line, whose quoted reasons may have brought full stops of their own: no ".." ends a sentence."""
+    return re.sub(r"(?<![./\\])\.\.(?=\s|$)", ".", " ".join(text.split()))
+
+
+class _FirstRetry(logging.Filter):
+    """Lets one line through of the two that huggingface_hub logs for every time that it tries again."""
+
+    said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if " thrown while requesting " not in text:
+            return not text.startswith("Retrying in ")
+        said, self.said = self.said, True
+        record.msg, record.args = "clipq: %s; trying again for half a minute", (text,)
+        return not said
+
+
+@contextmanager
+def _one_line_of_retries() -> Iterator[None]:
+    logger, first = logging.getLogger("huggingface_hub.utils._http"), _FirstRetry()
+    logger.addFilter(first)
+    try:
+        yield
+    finally:
+        logger.removeFilter(first)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..resources import check_output_folder, check_output_path
 from . import show
 from .options import add_model, add_precision, load_baseline, load_model, positive
 
 if TYPE_CHECKING:
-    from ..evaluation import Result
+    from ..evaluation import Result, Task
     from ..models import Model
 
 
@@ -45,77 +46,61 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..evaluation import evaluate, load_task
 
-    task = load_task(args.task)  # a wrong name is found before any model is loaded
+    task = load_task(args.task)
+    _check(args, task)
     model, baseline = load_model(args), _baseline(args)
     options = {"data": args.data, "limit": args.limit, "batch_size": args.batch_size, "resume": args.resume}
     result = evaluate(model, task, baseline=baseline, **options)
     if result is None:  # under `accelerate launch`, the main process reports
         return 0
-    if args.output:
-        result = result.append(args.output)
-    if args.json:
-        show.as_json(json.loads(result.to_json()))
-    else:
-        report(result)
+    try:
+        result = result.append(args.output) if args.output else result
+    finally:  # where it cannot be kept, it is at least shown
+        if args.json:
+            show.as_json(json.loads(result.to_json()))
+        else:
+            report(result)
     return 0
+
+
+def _check(args: argparse.Namespace, task: Task) -> None:
+    """Raise before a model is loaded what would come after it: places that cannot be written, data and results that
+    cannot be read.
+    """
+    from ..evaluation.data import task_images
+    from ..evaluation.results import read_baseline
+
+    if args.output:
+        check_output_path(args.output)
+        check_output_folder(args.output.with_name(f"{args.output.name}.answers"))
+    if args.resume:
+        check_output_folder(args.resume)
+    if args.data is not None:
+        task_images(task, args.data)
+    if _names_results(args.baseline):
+        read_baseline(args.baseline, task.name)
+
+
+def _names_results(baseline: str | None) -> bool:
+    return baseline is not None and baseline.endswith(".jsonl")
 
 
 def _baseline(args: argparse.Namespace) -> Model | Path | None:
     """What --baseline says: nothing, a file of results, or a model."""
     if args.baseline is None:
         return None
-    return Path(args.baseline) if args.baseline.endswith(".jsonl") else load_baseline(args)
+    return Path(args.baseline) if _names_results(args.baseline) else load_baseline(args)
 
 
 def report(result: Result) -> None:
     """Print a result, with its comparison if it has one."""
-    show.facts(_measured(result))
+    from ..evaluation.report import TOWER_COLUMNS, cost, measured, tower_cells
+
+    show.facts(measured(result))
     if result.comparison:
         print()
-        show.facts(_cost(result.comparison))
-    if result.towers:
-        cells = [(cell["image"], cell["text"], *_shares(cell)) for cell in result.towers]
-        show.table(("image tower", "text tower", ">top-1", ">agreement"), cells)
+        show.facts(cost(result))
+    if cells := tower_cells(result):
+        show.table([name if "tower" in name else f">{name}" for name in TOWER_COLUMNS], cells)
     for name, reason in result.broken["names"].items():
         show.note(f"clipq: left out {name}: {reason}")
-
-
-def _shares(cell: dict[str, Any]) -> tuple[str, str]:
-    return show.percent(cell["top1"]), show.percent(cell["agreement"])
-
-
-def _measured(result: Result) -> list[tuple[str, object]]:
-    metrics = result.metrics
-    rows = [
-        ("model", f"{result.model['name']} ({show.precision(result.model)})"),
-        ("task", f"{result.task} version {result.task_version}: {result.n} images, {result.n_classes} classes"),
-        ("top-1", f"{show.percent(metrics['top1'])} (95 % interval {_between(metrics['top1_interval'])})"),
-        ("top-5", "" if metrics["top5"] is None else show.percent(metrics["top5"])),
-        ("mean per-class recall", show.percent(metrics["mean_per_class_recall"])),
-        ("broken images", result.broken["count"] or ""),
-        ("kernel path", result.model["kernel_path"]),
-        ("time", f"{result.seconds:.1f} s"),
-    ]
-    return [row for row in rows if row[1] != ""]
-
-
-def _between(interval: list[float]) -> str:
-    return " to ".join(show.percent(bound) for bound in interval)
-
-
-def _cost(found: dict[str, Any]) -> list[tuple[str, object]]:
-    low, high = found["drop_interval_points"]
-    recovery = found["recovery"]
-    return [
-        ("fp32 top-1", show.percent(found["baseline_metrics"]["top1"])),
-        ("drop", f"{found['drop_points']:.2f} points (95 % interval {low:.2f} to {high:.2f})"),
-        ("McNemar's p", f"{found['mcnemar_p']:.3g} ({found['lost']} lost, {found['gained']} gained)"),
-        ("same top-1 answer", show.percent(found["agreement"])),
-        ("recovery", "undefined" if recovery is None else show.percent(recovery)),
-        ("image cosine to fp32", _cosine(found["image_cosine"])),
-        ("text cosine to fp32", _cosine(found["text_cosine"])),
-    ]
-
-
-def _cosine(found: dict[str, float]) -> str:
-    return f"mean {found['mean']:.5f}, 1st percentile {found['p1']:.5f}, min {found['min']:.5f}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ResultError
-from ..resources import atomic_path
+from ..resources import output_path
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +41,12 @@ class Answers:
         return self.top1 == self.labels
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """One `.safetensors` file."""
+        """One `.safetensors` file. Raises `OutputError` if it cannot be written."""
         from safetensors.torch import save_file
 
         about = {"task": self.task, "task_version": self.task_version, "digest": self.digest, "keys": self.keys}
         tensors = {name: getattr(self, name).contiguous() for name in _KEYS}
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             save_file(tensors, temporary, metadata={"answers": json.dumps(about)})
 
     @classmethod

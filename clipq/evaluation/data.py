@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from ..inputs.images import Images
 from ..inputs.tables import table_images
 from ..resources import resource
 from . import prompts
-from .tasks import HubSource, Task
+from .tasks import HubSource, Task, list_tasks, load_task
 
+_WNID = r"n\d{8}"
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -41,14 +43,17 @@ def _own(task: Task) -> Path | HubSource:
         return resource(*task.path.split("/"))
     if task.hub is not None:
         return task.hub
-    raise DataError(f"the task {task.name!r} ships no data; name yours with data= (command line: --data FOLDER)")
+    raise DataError(f"the task {task.name!r} ships no data; name yours with --data (in Python: data=)")
 
 
 def _from_hub(task: Task, source: HubSource) -> Images:
     folder = _download(source)
     files = sorted(folder.glob(source.files))
     if not files:
-        raise DataError(f"{source.repo} at {source.revision} has no files {source.files!r}; give local data with data=")
+        raise DataError(
+            f"{source.repo} at {source.revision} has no files {source.files!r}; give local data with --data "
+            "(in Python: data=)"
+        )
     images = _from_files(task, files, f"{source.repo} on the hub")
     return replace(images, layout=f"hub: {source.repo} at {folder.name}")  # a snapshot's folder is named by its commit
 
@@ -75,7 +80,15 @@ def _shards(folder: Path, hub: HubSource | None) -> list[Path]:
 
 
 def _from_folders(task: Task, folder: Path) -> Images:
-    return class_folders(folder, prompts.classnames(task), prompts.wnids(task))
+    names = prompts.classnames(task)
+    images = class_folders(folder, names, prompts.wnids(task))
+    if not names and all(re.fullmatch(_WNID, name) for name in images.classes):
+        known = ", ".join(name for name in list_tasks() if load_task(name).wnids)
+        raise DataError(
+            f"the folders of {folder} are no class names: {images.classes[0]} and the like are WordNet ids, which mean "
+            f"nothing to a model. Tasks that know what they stand for: {known}."
+        )
+    return images
 
 
 def _from_files(task: Task, files: Sequence[Path], origin: str) -> Images:
@@ -108,5 +121,6 @@ def _download(source: HubSource) -> Path:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"cannot fetch {source.repo} (revision {source.revision}) from the hub: {reason}. If it is gated, accept "
-            f"its terms on https://huggingface.co/datasets/{source.repo} and run `hf auth login`; or give local data="
+            f"its terms on https://huggingface.co/datasets/{source.repo} and run `hf auth login`; or give local data "
+            "with --data (in Python: data=)"
         ) from error

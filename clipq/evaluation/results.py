@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from ..errors import ResultError
 from ..inputs.images import unlike_a_file
+from ..resources import append_line
 from .lines import checked_line
+from .report import as_text
 
 if TYPE_CHECKING:
     from .answers import Answers
@@ -65,24 +67,22 @@ class Result:
         return cls(**table)
 
     def append(self, path: str | os.PathLike[str], answers: bool = True) -> Result:
-        """Add this result as a line to `path`, in one write, and return it as it stands there.
+        """Add this result as a line to `path`, whole or not at all, and return it as it stands there.
 
         answers: also keep the per-image answers and embeddings (4 bytes x width per image) in the folder
-        `<path>.answers`, which `baseline=path` needs later.
+        `<path>.answers`, which `baseline=path` needs later. Raises `OutputError` if that cannot be written.
         """
         path, result = Path(path), self
         if answers and self.answers is not None:
             name = f"{path.name}.answers/{hashlib.sha256(self.to_json().encode()).hexdigest()[:16]}.safetensors"
             self.answers.save(path.parent / name)
             result = replace(self, answers_file=name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = (result.to_json() + "\n").encode()
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+        append_line(path, result.to_json())
         return result
+
+    def __str__(self) -> str:
+        """A table for reading, with the comparison if there is one."""
+        return as_text(self)
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Result]:

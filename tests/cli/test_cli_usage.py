@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from cli_helpers import error_of
 
 import clipq
-from clipq.cli import main, show
+from clipq.cli import main, one_line, show
 
 
 @pytest.mark.parametrize("command", ["list", "info", "quantize", "eval", "bench", "embed", "demo"])
@@ -72,6 +73,41 @@ def test_warnings_are_one_line(capsys, recwarn):
     err = capsys.readouterr().err
     assert err.splitlines()[0] == "clipq: warning: half of it stays float"
     assert "UserWarning: something else" in err or any(str(w.message) == "something else" for w in recwarn)
+
+
+def test_retries_of_the_hub_are_one_line(caplog):
+    """The lines are those of huggingface_hub 1.x; to make it write them takes 23 seconds."""
+    from clipq.cli import _one_line_of_retries
+
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    with _one_line_of_retries():
+        for i in range(1, 6):
+            logger.warning("'[Errno 111] Connection refused' thrown while requesting GET https://hub/x")
+            logger.warning(f"Retrying in 1s [Retry {i}/5].")
+        logger.warning("something else")
+    first, last = caplog.messages
+    assert first.startswith("clipq: '[Errno 111] Connection refused' thrown") and first.endswith("half a minute")
+    assert last == "something else" and not logger.filters
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a reason.. Do\n it..", "a reason. Do it."),
+        ("in ../x and x/.. and ... so on", "in ../x and x/.. and ... so on"),
+    ],
+)
+def test_messages_are_one_line_without_doubled_dots(text, line):
+    assert one_line(text) == line
+
+
+@pytest.mark.parametrize(("device", "words"), [("tpu", "unknown device 'tpu'"), ("cuda:99", "This machine has: cpu")])
+def test_a_device_that_is_not_here_is_one_line(device, words, tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("x")
+    assert (
+        main(["embed", "clipq-tiny", str(tmp_path / "x.txt"), "-o", str(tmp_path / "x.npy"), "--device", device]) == 1
+    )
+    assert words in error_of(capsys)
 
 
 def test_sizes_and_counts_read_well():

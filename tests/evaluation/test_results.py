@@ -146,3 +146,16 @@ def test_a_foreign_result_cannot_point_elsewhere(tmp_path, name):
     (tmp_path / "r.jsonl").write_text(a_result(answers_file=name).to_json() + "\n")
     with pytest.raises(ResultError, match="lies outside"):
         read_baseline(tmp_path / "r.jsonl", "t")
+
+
+def test_a_printed_result_is_a_table():
+    lines = str(a_result()).splitlines()
+    assert lines[0] == "model                  m (fp32)"
+    assert lines[2].startswith("top-1                  80.00 % (95 % interval ")
+    found = {"comparison": comparison(*aligned(OWN, BASE)), "towers": towers(OWN, BASE)}
+    text = str(a_result(**found, baseline=a_result().model))
+    assert "drop                  20.00 points" in text and "\nimage tower  text tower  top-1    agreement\n" in text
+    moved = {"n": 5, "image_cosine": {"mean": 1, "p1": 1, "min": 1}, "text_cosine": None}  # of fidelity
+    text = str(a_result(task="fidelity", n_classes=0, metrics={}, comparison=moved))
+    assert "top-1" not in text and "fidelity version 1: 5 images\n" in text
+    assert "image cosine to fp32  mean 1.00000, 1st percentile 1.00000, min 1.00000" in text

@@ -16,7 +16,7 @@ def in_parts(encode: Callable[[slice], Tensor], count: int, size: int) -> Tensor
     """[count, width] of what `encode` makes of the rows of a slice, at most `size` at a time."""
     if count <= size:
         return encode(slice(0, count))
-    found = None
+    found, size = None, _even(count, size)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         found = _put(found, part, encode(part), count)
@@ -34,12 +34,17 @@ def each_once(rows: Sequence[str], encode: Callable[[list[str]], Tensor], size: 
     source = first[torch.tensor(which)]
     del places, which
     found = None
-    for part in first.split(size):
+    for part in first.split(_even(len(first), size)):
         found = _put(found, part, encode([rows[place] for place in part.tolist()]), len(rows))
     for start in range(0, len(rows), _COPIED):  # a row that stands first is copied to itself
         part = slice(start, start + _COPIED)
         found[part] = found[source[part]]
     return found
+
+
+def _even(count: int, size: int) -> int:
+    """The size of as many parts, as even as can be: a row left over alone is multiplied otherwise by BLAS."""
+    return -(-count // -(-count // size))
 
 
 def _put(found: Tensor | None, where: slice | Tensor, encoded: Tensor, count: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ClipqError
 from ..hosts import Host, host_named
+from ..hosts.open_clip_text import with_text_config
 from ..inputs.preprocessing import check_preprocessing
 from ..inputs.tokenization import TokenizerSpec, check_tokenizer, unpack_files
 from ..methods.quantization import Recipe, finish, rebuild
@@ -20,6 +21,7 @@ from ..models import Model
 from ..modules.state import Slot, slots
 from ..resources import atomic_path
 from ..version import VERSION
+from ..zoo.offline import no_network
 from .header import (
     CONFIG_KEY,
     DATA_HASH_KEY,
@@ -86,7 +88,7 @@ def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[
     return {
         "clipq": VERSION,
         "host": model.host.name,
-        "config": model.config,
+        "config": with_text_config(model.module, model.config),
         "preprocessing": model.preprocessing,
         "tokenizer": None if tokenizer is None else tokenizer.settings,
         "recipe": model.recipe.to_dict(),
@@ -117,7 +119,7 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     _check_settings(header)
     check_data(header)
     module, host, recipe = _skeleton(header, config)
-    _check_settings(header, host.context_length(module) if "text" in host.towers(module) else None)
+    _check_settings(header, host.context_length(module) or None)  # 0: a text tower that reads texts of any length
     _compare(header, module)
     tensors = _load(header, torch.device(device))
     files = _take_tokenizer(header, tensors)
@@ -139,7 +141,7 @@ def _check_settings(header: Header, context_length: int | None = None) -> None:
 def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
     try:
         host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
-        with limited(Limits.of(header)):
+        with no_network(), limited(Limits.of(header)):
             module = host.build(config["config"])
             if set(recipe.schemes) != set(host.towers(module)):
                 raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")

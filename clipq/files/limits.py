@@ -26,7 +26,7 @@ _FREE_NUMBER = 1 << 16  # token ids and the like, of which nothing is made
 _FREE_ELEMENTS = 1 << 21  # of one tensor that is computed, such as the mask of 1448 places
 _FREE_BYTES = 16 << 20  # of all buffers that are computed
 _LARGEST_NUMBER = 1 << 20
-_BUILDS = 3  # a model that cannot be built on the meta device is built again, then with quantized modules
+_BUILDS = 4  # of a decoder that is dropped, again where the meta device does not do, then with quantized modules
 _HARMLESS = ("_id", "_ids", "_index", "theta")  # how names end whose number counts nothing
 _LABELS = "num_labels"  # transformers makes a table of names of them, whatever the tensors
 

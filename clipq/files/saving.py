@@ -14,6 +14,7 @@ from torch import nn
 
 from ..arithmetic.schemes import QuantSpec, Scheme
 from ..errors import CheckpointError
+from ..hosts.open_clip_text import NOT_OPEN_CLIPS
 from ..models import Model
 from ..version import VERSION
 from ..zoo import hub
@@ -87,7 +88,7 @@ def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
     files = {"README.md": model_card(model, results), "config.json": _json(_config(model))}
     if model.host.name == "open_clip":
         preprocessing = {k: v for k, v in model.preprocessing.items() if k != "kind"}
-        config = {k: v for k, v in model.config.items() if k != "arch"}
+        config = {k: v for k, v in model.config.items() if k not in NOT_OPEN_CLIPS}
         files["open_clip_config.json"] = _json({"model_cfg": config, "preprocess_cfg": preprocessing})
     if model.preprocessing:
         files["preprocessor_config.json"] = _json(model.preprocessing)

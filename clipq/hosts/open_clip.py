@@ -114,7 +114,7 @@ class OpenClipHost(Host):
         return trunk is not module.visual and takes_any_size(trunk)
 
     def context_length(self, module: nn.Module) -> int | None:
-        return module.context_length if hasattr(module, "context_length") else module.text.context_length
+        return (module if hasattr(module, "context_length") else module.text).context_length or None
 
     def vocabulary(self, module: nn.Module) -> int | None:
         text = getattr(module, "text", module)

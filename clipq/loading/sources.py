@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ClipqError, DownloadError, unknown_name
+from ..hosts.timm import known_trunk
 from ..inputs.tokenization import TokenizerSpec, describe_tokenizer
 from ..models import Model
+from ..zoo.offline import no_network
 from ..zoo.registry import Entry, entries
 from .completeness import check_complete, check_float
 
@@ -39,7 +41,10 @@ def load_open_clip(
     options: dict[str, Any] = {"pretrained": pretrained, "cache_dir": cache_dir and str(cache_dir)}
     if quick_gelu := _quick_gelu(name, pretrained, entry):
         options["force_quick_gelu"] = quick_gelu
-    with _quiet(), _as_clipq_errors(name, pretrained):
+    local = no_network() if name.startswith("local-dir:") else contextlib.nullcontext()
+    with _quiet(), _as_clipq_errors(name, pretrained), local:
+        if name.startswith("local-dir:"):
+            _check_trunk(_open_clip_config(name, cache_dir))
         module = open_clip.create_model(name, precision="fp32", require_pretrained=True, **options).eval()
         config = _open_clip_config(name, cache_dir)
         tokenizer = _open_clip_tokenizer(name, cache_dir)
@@ -50,6 +55,11 @@ def load_open_clip(
     if entry is not None:
         source |= {"base": entry.base, "licence": entry.licence}
     return Model(module, config=config, tokenizer=tokenizer, source=source)
+
+
+def _check_trunk(config: dict[str, Any]) -> None:
+    if trunk := config["vision_cfg"].get("timm_model_name"):
+        known_trunk(trunk)  # timm would ask the hub for "hf-hub:..."
 
 
 def _arch_and_tag(name: str, pretrained: str | None) -> tuple[str, str]:
@@ -126,7 +136,8 @@ def load_transformers(
         )
     options = {"cache_dir": cache_dir, "trust_remote_code": False}
     reported = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # ignored by no means: refused below
-    with _quiet(), _as_clipq_errors(name, None):
+    local = no_network() if Path(name).is_dir() else contextlib.nullcontext()
+    with _quiet(), _as_clipq_errors(name, None), local:
         module, found = transformers.AutoModel.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, **reported, **options
         )
@@ -135,8 +146,8 @@ def load_transformers(
         tokenizer = _transformers_tokenizer(name, module, options)
     check_float(name, module)
     check_complete(name, found)
-    local = Path(name).is_dir()
-    source = {"name": Path(name).resolve().name if local else name, "base": None if local else name}
+    folder = Path(name).is_dir()
+    source = {"name": Path(name).resolve().name if folder else name, "base": None if folder else name}
     return Model(module, preprocessing=preprocessing, tokenizer=tokenizer, source=source)
 
 
@@ -192,6 +203,11 @@ def _as_clipq_errors(name: str, pretrained: str | None) -> Iterator[None]:
         strict = "Error(s) in loading state_dict" in str(error)  # torch's words for tensors missing, left or misshapen
         if strict or (isinstance(error, RuntimeError) and _is_local(name, pretrained)):
             raise CheckpointError(f"{what} does not hold the weights of its model: {error}") from error
+        if _is_local(name, pretrained) and not pretrained:
+            raise CheckpointError(
+                f"{what} needs something that is neither in the folder nor in the hub's cache, and a local path asks "
+                f"no network: {error}. Get it once by its hub name, or put it into the folder."
+            ) from error
         raise DownloadError(
             f"the weights of {what} cannot be got: {error}. Without a network, give a local folder."
         ) from error

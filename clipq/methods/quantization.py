@@ -15,6 +15,7 @@ from ..arithmetic.schemes import Precisions, Scheme, per_tower, resolve
 from ..errors import CheckpointError, ClipqWarning, QuantizationError
 from ..hosts import Host, find_host, unwrapped
 from ..hosts.calls import install
+from ..kernels.cpu import NativeLinear
 from ..kernels.reference import ReferenceLinear
 from ..machine import cpu_flags
 from ..modules.attention import QMultiheadAttention, QOpenClipAttention
@@ -233,13 +234,19 @@ def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None
 
 
 def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
+    """Warn where int8 is no faster than fp32: in plain torch, and on a CPU without the native library.
+
+    There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
+    """
     dynamic = any(scheme.activations is not None for scheme in recipe.schemes.values())
-    if dynamic and kernels.chosen(device) == ReferenceLinear.name:
-        warnings.warn(
-            f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why.",
-            ClipqWarning,
-            stacklevel=4,
-        )
+    kernel = kernels.chosen(device)
+    if dynamic and kernel == ReferenceLinear.name:
+        text = f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+    elif dynamic and device.type == "cpu" and kernel != NativeLinear.name:
+        why = kernels.why(device)[NativeLinear.name].rstrip(".")
+        text = f"int8 runs on {kernel}, not on clipq's own kernels, on this cpu, often slower than fp32; {why}."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
 
 
 def use_kernel(module: nn.Module, kernel: str | None) -> None:

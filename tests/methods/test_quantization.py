@@ -216,6 +216,14 @@ def test_where_no_fast_kernel_runs_the_user_is_told(monkeypatch):
         quantize(build("timm vision_transformer"), "int8-weight-only")
 
 
+def test_without_the_native_library_the_user_is_told_what_is_missing(monkeypatch):
+    monkeypatch.setattr(kernels.KERNELS["native"], "obstacle", staticmethod(lambda device: "there is no compiler."))
+    monkeypatch.setattr(kernels.KERNELS["int_mm"], "obstacle", staticmethod(lambda device: None))
+    says = "runs on int_mm, not on clipq's own kernels, on this cpu, often slower than fp32; there is no compiler.$"
+    with pytest.warns(ClipqWarning, match=says):
+        quantize(build("timm vision_transformer"))
+
+
 def test_recipes_survive_json_and_must_fit_the_architecture():
     module = build("open_clip CLIP")
     host = find_host(module)

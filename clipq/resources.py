@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +14,9 @@ from pathlib import Path
 from .errors import ClipqError, OutputError
 
 _PACKAGE = Path(__file__).resolve().parent
+
+STALE_HOURS = 6
+"""How old what a write left beside its target must be to count as left by a killed process; a write takes seconds."""
 
 
 def resource(*parts: str) -> Path:
@@ -36,10 +42,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it into place on success, remove it on any error.
 
     Whatever happens, `target` is either as it was before or complete; two processes writing it at once
-    each write their own temporary file, and the last rename wins.
+    each write their own temporary file, and the last rename wins. What a killed process left half-written is removed
+    by the next one that writes the same target, some hours later.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(target)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -50,6 +58,27 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def remove_stale(target: Path) -> None:
+    """Remove the temporary files and folders of `target` that nobody has written to for `STALE_HOURS`.
+
+    Whether the process that made one still runs cannot be told where folders are shared between machines; its age can.
+    """
+    ours = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}\.part")
+    with suppress(OSError):
+        left = [entry for entry in os.scandir(target.parent) if ours.fullmatch(entry.name)]
+        for entry in left:
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_HOURS * 3600:
+                _remove(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # another process was faster, or it is not ours
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def check_output_folder(folder: str | os.PathLike[str]) -> None:

@@ -32,6 +32,10 @@ _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16
 _CHUNK = 8 << 20
 
 
+class DamagedError(CheckpointError):
+    """A file that is not as it was written: cut off, or not matching its own hashes."""
+
+
 @dataclass(frozen=True)
 class Header:
     """A checked header. `tensors` maps a name to {"dtype", "shape", "data_offsets"}; `data_start` is a file offset."""
@@ -68,7 +72,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     with _reading(path), path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise CheckpointError(f"{path} is truncated or no safetensors file: {size} bytes, header of {length}.")
+            raise DamagedError(f"{path} is truncated or no safetensors file: {size} bytes, header of {length}.")
         if length > _MAX_HEADER:
             raise CheckpointError(f"{path} has a header of {length} bytes; at most {_MAX_HEADER} are allowed.")
         raw = file.read(length)
@@ -76,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     metadata = _metadata(path, entries.pop("__metadata__", {}))
     _check_origin(path, metadata)
     if _header_hash(raw, metadata[HEADER_HASH_KEY]) != metadata[HEADER_HASH_KEY]:
-        raise CheckpointError(f"{path}: the header does not match its sha256; the file was altered. Get it again.")
+        raise DamagedError(f"{path}: the header does not match its sha256; the file was altered. Get it again.")
     _check_layout(path, entries, size - 8 - length)
     header = Header(path, metadata, entries, 8 + length, size)
     _check_config(path, header.config)
@@ -94,9 +98,7 @@ def _reading(path: Path) -> Iterator[None]:
 def check_data(header: Header) -> None:
     """Raise `CheckpointError` if the tensors' bytes do not have the sha256 that the header states."""
     if data_hash(header.path, header.data_start) != header.metadata[DATA_HASH_KEY]:
-        raise CheckpointError(
-            f"{header.path}: the tensors do not match their sha256; the file was altered. Get it again."
-        )
+        raise DamagedError(f"{header.path}: the tensors do not match their sha256; the file was altered. Get it again.")
 
 
 def data_hash(path: Path, start: int) -> str:
@@ -149,7 +151,7 @@ def _json_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(
+        raise DamagedError(
             f"{path}: the {what} is not valid JSON ({error}); the file is damaged or no safetensors file."
         ) from error
     if not isinstance(value, dict):

@@ -16,6 +16,7 @@ from ..arithmetic.schemes import QuantSpec, Scheme
 from ..errors import CheckpointError
 from ..hosts.open_clip_text import NOT_OPEN_CLIPS
 from ..models import Model
+from ..resources import remove_stale
 from ..version import VERSION
 from ..zoo import hub
 from .cards import model_card
@@ -73,7 +74,8 @@ def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = No
 
 def _fill_beside(model: Model, path: Path, results: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    remove_stale(path)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         for name, text in _companions(model, results).items():
             (beside / name).write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from ..arithmetic.schemes import PRECISIONS, TOWERS, Precisions, Scheme, auto_to
 from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
-from ..files.header import MODEL_FILE, VERSION_KEY, locate, read_header
+from ..files.header import MODEL_FILE, VERSION_KEY, DamagedError, locate, read_header
 from ..files.saving import is_clipq_config
 from ..methods.quantization import Recipe, quantize
 from ..models import Model
@@ -60,7 +60,11 @@ def load(
     name = str(name_or_path)
     transformers = _is_transformers(path, name)
     if transformers and not path.is_dir() and (file := _published_file(name, cache_dir)):
-        return _from_file(file, precision, device)
+        try:
+            return _from_file(file, precision, device)
+        except DamagedError:
+            hub.discard_damaged(file)
+        return _from_file(hub.download(name, MODEL_FILE, cache_dir=cache_dir), precision, device)
     precision = settled(path, precision, device, say=True)
     find = load_transformers if transformers else load_open_clip
     model = find(name, pretrained=pretrained, cache_dir=cache_dir)
@@ -170,7 +174,21 @@ def _from_zoo(
         model = make()
         model.module.to(device)
         return _to_precision(model, precision)
+    path = _built(entry, precision, schemes, make, cache_dir)
+    try:
+        return read(path, device)
+    except CheckpointError as error:
+        _discard(path, error)
     return read(_built(entry, precision, schemes, make, cache_dir), device)
+
+
+def _discard(path: Path, error: CheckpointError) -> None:
+    """Remove a file that was built on this machine and cannot be read any more."""
+    print(f"clipq: the cached file is damaged; it is removed and made again ({error})", file=sys.stderr)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as failed:
+        raise CheckpointError(f"{error} It cannot be removed ({failed.strerror}); remove it.") from error
 
 
 def _embedded_base(entry: Entry, cache_dir: str | os.PathLike[str] | None) -> Path | None:

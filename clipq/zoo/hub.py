@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -48,14 +49,15 @@ def download(
     Raises `DownloadError`, saying what is wrong and what to do: no such repository, revision or file, no access, no
     connection and no cached copy, server failure, wrong contents, cache not writable or disk full.
     """
-    cached = _verified_in_cache(repo, filename, revision, sha256, cache_dir) if sha256 else None
-    if cached is not None:
+    cached = _in_cache(repo, filename, revision, cache_dir) if sha256 else None
+    if cached is not None and file_sha256(cached) == sha256:
         return cached
-    try:
-        path = _fetch(repo, filename, revision, cache_dir, endpoint)
-    except Exception as error:  # the border to a library with a dozen unrelated error types
-        reason = _reason(error, repo, filename, revision, endpoint)
-        raise DownloadError(f"could not download {filename} of {repo} (revision {revision}): {reason}") from error
+    if cached is not None and cached.resolve().name == sha256:  # blobs are named after what they should contain
+        discard_damaged(cached)
+    path = _fetched(repo, filename, revision, cache_dir, endpoint)
+    if sha256 and cached is not None and path == cached and file_sha256(path) != sha256:
+        discard_damaged(path)  # the hub's file is the one that was cached, but what was cached is not the hub's file
+        path = _fetched(repo, filename, revision, cache_dir, endpoint)
     if sha256 and (got := file_sha256(path)) != sha256:
         _discard(path)
         raise DownloadError(
@@ -64,6 +66,12 @@ def download(
             "replaced or something between here and there alters it."
         )
     return path
+
+
+def discard_damaged(path: Path) -> None:
+    """Remove a cached file with wrong contents, so that it is downloaded again, and say so on stderr."""
+    print(f"clipq: the cached file {path} is damaged; it is removed and downloaded again", file=sys.stderr)
+    _discard(path)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -101,6 +109,16 @@ def push(
     except Exception as error:  # as in download
         reason = _reason(error, repo, "", revision or "main", endpoint)
         raise UploadError(f"could not upload {folder} to {repo}: {reason}") from error
+
+
+def _fetched(
+    repo: str, filename: str, revision: str, cache_dir: str | os.PathLike[str] | None, endpoint: str | None
+) -> Path:
+    try:
+        return _fetch(repo, filename, revision, cache_dir, endpoint)
+    except Exception as error:  # the border to a library with a dozen unrelated error types
+        reason = _reason(error, repo, filename, revision, endpoint)
+        raise DownloadError(f"could not download {filename} of {repo} (revision {revision}): {reason}") from error
 
 
 def _fetch(
@@ -141,19 +159,13 @@ def _status(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _verified_in_cache(
-    repo: str, filename: str, revision: str, sha256: str, cache_dir: str | os.PathLike[str] | None
-) -> Path | None:
-    """The cached file if its contents have this hash; a cached file that was damaged on disk is removed."""
+def _in_cache(repo: str, filename: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     with suppress(ValueError, OSError):  # a bad name or an unreadable cache: the download says so properly
         found = try_to_load_from_cache(repo, filename, cache_dir=cache_dir, revision=revision)
-        if isinstance(found, str):
-            if file_sha256(found) == sha256:
-                return Path(found)
-            if Path(found).resolve().name == sha256:  # blobs are named after what they should contain
-                _discard(Path(found))
+        if isinstance(found, str) and Path(found).is_file():
+            return Path(found)
     return None
 
 

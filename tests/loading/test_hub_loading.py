@@ -37,6 +37,10 @@ print(direct.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
 pushed = load("me/pushed", cache_dir=cache + "/hub")
 assert pushed.precision_name == "int8", pushed
 print(pushed.encode_image(torch.ones(1, 3, 32, 32)).sum().item())
+from clipq.zoo import hub
+file = hub.download("me/pushed", "model.safetensors", cache_dir=cache + "/hub")
+file.write_bytes(file.read_bytes()[:-1])
+assert load("me/pushed", cache_dir=cache + "/hub").fingerprint() == pushed.fingerprint()
 old = load("me/pushed-by-0.2", cache_dir=cache + "/hub")
 assert old.fingerprint() == pushed.fingerprint()
 assert load("me/trained-on", "fp32", cache_dir=cache + "/hub").precision_name == "fp32"

@@ -50,10 +50,13 @@ def test_works_from_the_cache_when_the_server_is_gone(server, get, hashed):
     assert get(sha256=digest).read_bytes() == SMALL
 
 
-def test_a_copy_damaged_on_disk_is_fetched_again(server, get):
+@pytest.mark.parametrize("contents", [SMALL[:-1], b"", bytes(len(SMALL))], ids=["cut off", "empty", "zeros"])
+def test_a_copy_damaged_on_disk_is_fetched_again_and_says_so(server, get, capsys, contents):
     path = get(sha256=sha256(SMALL))
-    path.write_bytes(SMALL[:-1])
+    assert capsys.readouterr().err == ""
+    path.write_bytes(contents)
     assert get(sha256=sha256(SMALL)).read_bytes() == SMALL
+    assert capsys.readouterr().err == f"clipq: the cached file {path} is damaged; it is removed and downloaded again\n"
 
 
 def test_two_processes_at_once_get_one_file(server, tmp_path):

@@ -86,7 +86,7 @@ def check_output_folder(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     if folder.is_file():
         raise OutputError(f"cannot write into {folder}: that is no folder. Give the name of one, or of none yet.")
-    check_output_path(folder / "x" if folder.is_dir() else folder)
+    check_output_path(folder / f".{os.getpid()}" if folder.is_dir() else folder)
 
 
 @contextmanager

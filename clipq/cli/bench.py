@@ -40,6 +40,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..benchmark import benchmark, memory
 
+    baseline_of(args)  # where there is none, that is found before MODEL is loaded
     model, baseline = load_model(args), load_baseline(args)
     report = benchmark(model, baseline, args.batch_sizes, args.runs)
     if not args.no_memory:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..resources import atomic_path
+from ..resources import check_output_path, output_path
 from . import show
 from .options import add_precision, add_threads, use_threads, weight_bytes
 
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from ..loading.load import load
     from .page import page
 
+    check_output_path(args.output)
     use_threads(args)
     task, limit, samples = _scope(args.quick)
     model, baseline = load(MODEL, args.precision), load(MODEL, "fp32")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     own = evaluate(model, task, limit=limit, baseline=base)
     times = benchmark(model, baseline, _BATCH_SIZES, samples)
     rows = [_row(base, baseline, times, "baseline_ms"), _row(own, model, times, "ms")]
-    with atomic_path(args.output) as temporary:
+    with output_path(args.output) as temporary:
         temporary.write_text(page(own, base, task, rows, _machine(times), _scale(baseline)), encoding="utf-8")
     _print(own, rows, times)
     print(f"\nthe page: {args.output.resolve()}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..resources import check_output_folder, check_output_path
 from . import show
-from .options import add_model, add_precision, load_baseline, load_model, positive
+from .options import add_model, add_precision, baseline_of, load_baseline, load_model, positive
 
 if TYPE_CHECKING:
     from ..evaluation import Result, Task
@@ -79,6 +79,8 @@ def _check(args: argparse.Namespace, task: Task) -> None:
         task_images(task, args.data)
     if _names_results(args.baseline):
         read_baseline(args.baseline, task.name)
+    elif args.baseline is not None:
+        baseline_of(args)
 
 
 def _names_results(baseline: str | None) -> bool:

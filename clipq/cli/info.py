@@ -1,4 +1,4 @@
-"""`clipq info`: this machine, or what a clipq file says about itself."""
+"""`clipq info`: this machine, what a clipq file says about itself, or what the zoo knows of a model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import machine
+from ..errors import unknown_name
 from . import show
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..files.header import Header
     from ..loading.worth import TowerWorth, Worth
+    from ..zoo.registry import Artefact, Entry
 
 FEATURES = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
@@ -28,19 +30,21 @@ FEATURES = (
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "info",
-        help="this machine, or a clipq file",
+        help="this machine, a clipq file, or a model of the zoo",
         description="Without FILE: the processor's features, the kernels that will run here and why, versions, and "
         "whether int8 is worth it here, by a measurement of about two seconds. "
-        "With FILE: what the header of a clipq file or folder says; its weights are not read.",
+        "With FILE: what the header of a clipq file or folder says; its weights are not read. "
+        "With the name of a zoo model: its licence, its files, their sizes, and where they come from.",
     )
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a clipq .safetensors file, or its folder")
+    help = "a clipq .safetensors file, or its folder, or a zoo name (see `clipq list`)"
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help=help)
     parser.add_argument("--no-measure", action="store_true", help="skip the measurement of fp32, bf16 and int8")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    found = about_file(args.file) if args.file else about_machine()
+    found = _about(args.file) if args.file else about_machine()
     worth = [] if args.file or args.no_measure else _measured()
     if args.json:
         show.as_json(found | ({"worth": [one.to_dict() for one in worth]} if worth else {}))
@@ -50,6 +54,46 @@ def run(args: argparse.Namespace) -> int:
     for one in worth:
         _print_worth(one)
     return 0
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """What is there is a file; what is not may be a name."""
+    from ..zoo import registry
+
+    name = file.as_posix()
+    if not file.exists() and registry.is_known(name):
+        return about_entry(registry.find(name))
+    if not file.exists() and not file.suffix:
+        hint = "Or give the path of a clipq file or folder."
+        raise unknown_name("file or model", name, registry.list_models(), hint)
+    return about_file(file)
+
+
+def about_entry(entry: Entry) -> dict[str, Any]:
+    """What the zoo knows of a model; nothing is fetched."""
+    return {
+        "name": entry.name,
+        "also": [name for name in entry.names if name != entry.name],
+        "licence": entry.licence,
+        "base weights": entry.base or "clipq's own training",
+        "quick GELU": entry.quick_gelu,
+        "published fp32 top-1": entry.top1,
+        "files": {one.precision: _artefact(entry, one) for one in entry.artefacts},
+    }
+
+
+def _artefact(entry: Entry, file: Artefact) -> str:
+    from ..zoo.registry import built_path
+
+    size = show.size(file.size)
+    if file.embedded:
+        return f"{size}, ships with clipq"
+    if file.published:
+        return f"{size}, published: {file.repo}/{file.filename} at {file.revision[:12]}"
+    built = built_path(entry, file.precision)
+    if built.is_file():
+        return f"{show.size(built.stat().st_size)}, not published; built on this machine: {built}"
+    return "not published; built from the base weights on first use"
 
 
 def about_machine() -> dict[str, Any]:

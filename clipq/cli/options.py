@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
-from ..errors import ClipqError
+from ..errors import ClipqError, OutputError
+from ..resources import check_output_folder, check_output_path
+from . import show
+from .baseline import float_origin
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -86,9 +89,15 @@ def _settled(args: argparse.Namespace, say: bool) -> Precisions:
 
 
 def baseline_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `clipq.load` for the fp32 model that --baseline names, or for MODEL's fp32 self."""
-    own = {"name_or_path": args.model, "pretrained": args.pretrained}
-    return {**_place(args), **({"name_or_path": args.baseline} if args.baseline else own), "precision": "fp32"}
+    """The arguments of `clipq.load` for the fp32 model that --baseline names, or for MODEL's fp32 self.
+
+    A quantized file has no such self: it is the model that the file says it was made from. Raises `ClipqError`.
+    """
+    if args.baseline:
+        named: dict[str, Any] = {"name_or_path": args.baseline}
+    else:
+        named = float_origin(args.model) or {"name_or_path": args.model, "pretrained": args.pretrained}
+    return {**_place(args), **named, "precision": "fp32"}
 
 
 def _place(args: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +118,11 @@ def load_baseline(args: argparse.Namespace) -> Model:
     from ..loading.load import load
 
     use_threads(args)
-    return load(**baseline_of(args))
+    found = baseline_of(args)
+    if found["name_or_path"] not in (args.model, args.baseline):
+        name = "/".join(filter(None, (found["name_or_path"], found["pretrained"])))
+        show.note(f"clipq: the baseline is {name} in fp32, which {args.model} says it was made from")
+    return load(**found)
 
 
 def weight_bytes(model: Model) -> int:
@@ -117,6 +130,21 @@ def weight_bytes(model: Model) -> int:
     from ..modules.state import slots
 
     return sum(slot.tensor.nbytes for slot in slots(model.module).values())
+
+
+def check_model_path(path: Path) -> None:
+    """Raise `ClipqError` unless a model can be written to `path`: FILE.safetensors, or a folder, new or empty."""
+    if path.suffix == ".safetensors":
+        check_output_path(path)
+    elif path.suffix and not path.is_dir():
+        raise OutputError(
+            f"cannot write {path}: {path.suffix!r} is no ending of a model file. Give FILE.safetensors, or, for a "
+            "folder as the hub expects it, a name without a dot."
+        )
+    else:
+        check_output_folder(path)
+        if path.is_dir() and any(path.iterdir()):
+            raise OutputError(f"cannot write {path}: that folder is not empty. Give another one, or FILE.safetensors.")
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import show
-from .options import add_model, add_precision, load_baseline, precision_of, refuse_to_overwrite, weight_bytes
+from .options import (
+    add_model,
+    add_precision,
+    check_model_path,
+    load_baseline,
+    precision_of,
+    refuse_to_overwrite,
+    weight_bytes,
+)
 
 if TYPE_CHECKING:
     from ..methods.coverage import Coverage
@@ -30,6 +38,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     refuse_to_overwrite(args.output, args.force)
+    check_model_path(args.output)
     from ..files.saving import save
     from ..methods.coverage import coverage
     from ..methods.quantization import quantize

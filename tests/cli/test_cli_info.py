@@ -13,6 +13,7 @@ from cli_helpers import error_of
 import clipq
 from clipq.cli import main
 from clipq.loading import worth
+from clipq.zoo import registry
 
 
 def test_list_shows_the_zoo(capsys):
@@ -27,6 +28,28 @@ def test_list_as_json_is_the_registry(capsys):
     found = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in found] == clipq.list_models()
     assert all(entry["licence"] and entry["status"] for entry in found)
+
+
+def test_info_of_a_zoo_name_says_where_its_files_come_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["info", "clipq-tiny", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["name"] == "clipq-tiny/drawings" and found["licence"] == "Apache-2.0"
+    assert found["files"]["int8"].endswith(" MB, ships with clipq")
+    entry = registry.find("ViT-B-32/openai")
+    assert main(["info", "ViT-B-32/openai"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"licence {entry.licence}" in out and "int8: not published; built from the base weights on first use" in out
+    built = registry.built_path(entry, "int8")
+    built.parent.mkdir(parents=True)
+    built.write_bytes(bytes(1000))
+    assert main(["info", "ViT-B-32-openai"]) == 0
+    assert "int8: 1.0 kB, not published; built on this machine: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_info_of_what_is_neither_a_file_nor_a_name(capsys):
+    assert main(["info", "clipq-tinny"]) == 1
+    assert "unknown file or model 'clipq-tinny'. Did you mean 'clipq-tiny" in error_of(capsys)
 
 
 def test_info_of_the_machine(quick, capsys):

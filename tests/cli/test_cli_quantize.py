@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import torch
 from cli_helpers import error_of
 
@@ -55,6 +56,29 @@ def test_what_auto_means_is_settled_for_other_processes(quick, model):
     args = build_parser().parse_args(["bench", model, "--precision", "auto"])
     found = loading_of(args)["precision"]
     assert per_tower(found) == per_tower(worth.measure().choice)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("x.bin", "'.bin' is no ending"),
+        ("typo/x.safetensors", "there is no folder"),
+        ("typo/x", "there is no folder"),
+        ("full", "that folder is not empty"),
+        ("file", "that is no folder"),
+    ],
+)
+def test_quantize_finds_out_before_the_work_that_it_cannot_write(name, words, tmp_path, capsys):
+    (tmp_path / "full" / "x").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["quantize", "no-such-model", "-o", str(tmp_path / name), "--force"]) == 1
+    assert words in error_of(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
+
+
+def test_quantize_to_a_folder(model, tmp_path):
+    assert main(["quantize", model, "-o", str(tmp_path / "folder")]) == 0
+    assert clipq.load(str(tmp_path / "folder")).precision == {"image": "int8", "text": "int8"}
 
 
 def test_quantize_overwrites_only_if_told_to(model, tmp_path, capsys):

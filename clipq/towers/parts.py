@@ -25,9 +25,9 @@ def in_parts(encode: Callable[[slice], Tensor], count: int, size: int) -> Tensor
 
 def each_once(rows: Sequence[str], encode: Callable[[list[str]], Tensor], size: int) -> Tensor:
     """[rows, width] of what `encode` makes of at most `size` rows at a time, equal rows encoded once."""
-    places, which = distinct(rows)
-    if len(places) == len(rows):
+    if len(set(rows)) == len(rows):  # nothing to remember while the parts are encoded
         return in_parts(lambda part: encode(list(rows[part])), len(rows), size)
+    places, which = distinct(rows)
     if len(places) <= size:
         return encode([rows[place] for place in places])[which]
     first = torch.tensor(places)

@@ -35,3 +35,21 @@ def test_equal_rows_once(texts, size):
 def test_many_equal_rows_far_from_the_first():
     texts = [str(place % 5000) for place in range(12000)]
     assert torch.equal(each_once(texts, encoder([]), 64), encoder([])(texts))
+
+
+def test_nothing_is_kept_but_the_result():
+    """The most tensors that live at a time, in bytes: the result, and two parts."""
+    import weakref
+
+    living, most = set(), []
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        made = torch.zeros(len(texts), 8)
+        living.add(id(made))
+        weakref.finalize(made, living.discard, id(made))
+        most.append(len(living))
+        return made
+
+    for texts in (range(1000), [place % 700 for place in range(1000)]):
+        assert each_once([str(text) for text in texts], encode, 10).shape == (1000, 8)
+    assert max(most) <= 2

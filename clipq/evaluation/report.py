@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .results import Result
+from typing import Any, Protocol
 
 Facts = list[tuple[str, str]]
 
 
-def as_text(result: Result) -> str:
+class Measured(Protocol):
+    """What a `Result` has for the reader."""
+
+    task: str
+    task_version: int
+    n: int
+    n_classes: int
+    model: dict
+    metrics: dict
+    broken: dict
+    seconds: float
+    comparison: dict | None
+    towers: list[dict] | None
+
+
+def as_text(result: Measured) -> str:
     """The lines of `measured` and `cost`, and the 2x2 of towers, in aligned columns."""
     parts = [measured(result), cost(result)]
     texts = ["\n".join(_aligned(part)) for part in parts if part]
@@ -28,12 +40,12 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 TOWER_COLUMNS = ("image tower", "text tower", "top-1", "agreement")
 
 
-def tower_cells(result: Result) -> list[tuple[str, ...]]:
+def tower_cells(result: Measured) -> list[tuple[str, ...]]:
     """The rows of the 2x2 of towers; empty without a baseline."""
     return [(cell["image"], cell["text"], *_shares(cell)) for cell in result.towers or ()]
 
 
-def measured(result: Result) -> Facts:
+def measured(result: Measured) -> Facts:
     """Names and values: the model, the task, its metrics, what was left out, and how long it took."""
     metrics, model = result.metrics, result.model
     rows = [("model", f"{model['name']} ({_precision(model)})"), ("task", _task(result))]
@@ -47,7 +59,7 @@ def measured(result: Result) -> Facts:
     return [row for row in rows if row[1]]
 
 
-def cost(result: Result) -> Facts:
+def cost(result: Measured) -> Facts:
     """Names and values of the comparison; empty without a baseline."""
     found = result.comparison or {}
     cosines = [
@@ -70,7 +82,7 @@ def _drop(found: dict[str, Any]) -> Facts:
     ]
 
 
-def _task(result: Result) -> str:
+def _task(result: Measured) -> str:
     classes = f", {result.n_classes} classes" if result.n_classes else ""
     return f"{result.task} version {result.task_version}: {result.n} images{classes}"
 

@@ -1,72 +1,71 @@
-"""How files are written: complete or not at all, and what a killed write leaves behind goes away."""
+"""Files are written whole or not at all, and what cannot be written is found out by trying."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
+from pathlib import Path
 
-from clipq.resources import STALE_HOURS, atomic_path
+import pytest
+from cli_helpers import small_files_only
 
-KILLED = """
-import os, signal, sys
-from clipq.resources import atomic_path
-with atomic_path(sys.argv[1]) as path:
-    path.write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+from clipq.errors import OutputError
+from clipq.resources import append_line, check_output_folder, check_output_path, output_path
 
 
-def write(target, contents=b"whole"):
-    with atomic_path(target) as path:
-        path.write_bytes(contents)
+def test_a_place_that_takes_files_is_left_as_it_was(tmp_path):
+    (tmp_path / "there").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    for name in ("new", "there", "folder/new"):
+        check_output_path(tmp_path / name)
+    for name in ("new", "folder"):
+        check_output_folder(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["folder", "there"]
+    assert (tmp_path / "there").read_text() == "kept"
 
 
-def age(path, hours):
-    os.utime(path, (time.time() - hours * 3600,) * 2)
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("folder", "that is a folder"),
+        ("fifo", "a device or a fifo"),
+        ("null", "a device or a fifo"),
+        ("none/x", "there is no folder"),
+        ("file/x", "there is no folder"),
+        ("x" * 250, "File name too long"),
+    ],
+)
+def test_a_place_that_takes_no_file(tmp_path, name, says):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OutputError, match=f"cannot write .*{says}"):
+        check_output_path(tmp_path / name)
 
 
-def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
-    target = tmp_path / "model[1].safetensors"
-    subprocess.run([sys.executable, "-c", KILLED, target], check=False)
-    (left,) = tmp_path.iterdir()
-    assert left.name.endswith(".part")
-    write(target)
-    assert sorted(tmp_path.iterdir()) == sorted([left, target])  # it may be another process's that is still at it
-    age(left, STALE_HOURS + 1)
-    write(target)
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_folder_that_takes_no_file(tmp_path):
+    """/proc is one for everybody, and a folder without the right to write for everybody but root."""
+    tmp_path.chmod(0o555)
+    with pytest.raises(OutputError, match="cannot write .*Write somewhere else"):
+        check_output_path(Path("/proc/self/x") if os.geteuid() == 0 else tmp_path / "x")
 
 
-def test_a_folder_that_a_killed_process_left_goes_too(tmp_path):
-    folder = tmp_path / ".model.abcd1234.part"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    age(folder, STALE_HOURS + 1)
-    write(tmp_path / "model")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+def test_a_failed_write_is_one_kind_of_error_and_leaves_what_was_there(tmp_path):
+    (tmp_path / "x").write_text("before")
+    with pytest.raises(OutputError, match="File too large. Go on later"), small_files_only(1000):  # noqa: SIM117
+        with output_path(tmp_path / "x", "Go on later.") as temporary:
+            temporary.write_bytes(bytes(5000))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+    with pytest.raises(ZeroDivisionError), output_path(tmp_path / "x"):
+        _ = 1 / 0
 
 
-def test_nothing_else_is_removed(tmp_path):
-    others = [".model.x.part", "model.abcd1234.part", ".other.abcd1234.part", ".model.abcd1234.part.txt", "mine"]
-    for name in others:
-        (tmp_path / name).write_text("mine")
-        age(tmp_path / name, 10 * STALE_HOURS)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "kept").write_text("mine")
-    (tmp_path / ".model.abcd5678.part").symlink_to(elsewhere)
-    write(tmp_path / "model")
-    assert all((tmp_path / name).read_text() == "mine" for name in others)
-    assert (elsewhere / "kept").read_text() == "mine"
-
-
-def test_two_at_once_both_end_whole(tmp_path):
-    target = tmp_path / "model"
-    with atomic_path(target) as one:
-        one.write_bytes(b"one")
-        write(target, b"two")
-        assert target.read_bytes() == b"two"
-    assert target.read_bytes() == b"one"
-    assert list(tmp_path.iterdir()) == [target]
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deeper" / "x.jsonl"
+    append_line(path, "one")
+    with pytest.raises(OutputError, match="File too large"), small_files_only(1000):
+        append_line(path, "x" * 5000)
+    append_line(path, "two")
+    assert path.read_text() == "one\ntwo\n"
+    with pytest.raises(OutputError, match="Is a directory"):
+        append_line(tmp_path, "x")

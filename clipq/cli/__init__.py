@@ -62,7 +62,7 @@ def _one_line_warnings() -> Iterator[None]:
 
         def show(message, category, filename, lineno, file=None, line=None):
             if issubclass(category, ClipqWarning):
-                print(f"clipq: warning: {message}", file=file or sys.stderr)
+                print(f"clipq: warning: {one_line(str(message))}", file=file or sys.stderr)
             else:
                 plain(message, category, filename, lineno, file, line)
 
@@ -70,9 +70,23 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 
+_OPTIONS = (
+    "baseline|batch_size|batch_sizes|cache_dir|data|device|fallback|limit|precision|pretrained|resume|runs|threads"
+)
+
+
 def one_line(text: str) -> str:
-    """A message in one line, whose quoted reasons may have brought full stops of their own: no ".." ends a sentence."""
+    """A message in one line, which names options as they are typed: "--data FOLDER", where Python has "data=FOLDER".
+
+    Quoted reasons may have brought full stops of their own: no ".." ends a sentence.
+    """
+    text = re.sub(rf"(?<![^\s(])({_OPTIONS})=(?:'([^'\s]*)')?", _as_typed, text)
     return re.sub(r"(?<![./\\])\.\.(?=\s|$)", ".", " ".join(text.split()))
+
+
+def _as_typed(argument: re.Match[str]) -> str:
+    name, quoted = argument.groups()
+    return f"--{name.replace('_', '-')} {quoted or ''}"
 
 
 class _FirstRetry(logging.Filter):

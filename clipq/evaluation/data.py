@@ -43,7 +43,7 @@ def _own(task: Task) -> Path | HubSource:
         return resource(*task.path.split("/"))
     if task.hub is not None:
         return task.hub
-    raise DataError(f"the task {task.name!r} ships no data; name yours with --data (in Python: data=)")
+    raise DataError(f"the task {task.name!r} ships no data; name yours with data=FOLDER")
 
 
 def _from_hub(task: Task, source: HubSource) -> Images:
@@ -51,8 +51,7 @@ def _from_hub(task: Task, source: HubSource) -> Images:
     files = sorted(folder.glob(source.files))
     if not files:
         raise DataError(
-            f"{source.repo} at {source.revision} has no files {source.files!r}; give local data with --data "
-            "(in Python: data=)"
+            f"{source.repo} at {source.revision} has no files {source.files!r}; give local data with data=FOLDER"
         )
     images = _from_files(task, files, f"{source.repo} on the hub")
     return replace(images, layout=f"hub: {source.repo} at {folder.name}")  # a snapshot's folder is named by its commit
@@ -80,8 +79,12 @@ def _shards(folder: Path, hub: HubSource | None) -> list[Path]:
 
 
 def _from_folders(task: Task, folder: Path) -> Images:
-    names = prompts.classnames(task)
-    images = class_folders(folder, names, prompts.wnids(task))
+    names, wnids = prompts.classnames(task), prompts.wnids(task)
+    if wnids and len(wnids) != len(names):
+        raise DataError(
+            f"the task {task.name!r} has {len(names)} class names and {len(wnids)} wnids, which do not pair"
+        )
+    images = class_folders(folder, names, wnids)
     if not names and all(re.fullmatch(_WNID, name) for name in images.classes):
         known = ", ".join(name for name in list_tasks() if load_task(name).wnids)
         raise DataError(
@@ -122,5 +125,5 @@ def _download(source: HubSource) -> Path:
         raise DataError(
             f"cannot fetch {source.repo} (revision {source.revision}) from the hub: {reason}. If it is gated, accept "
             f"its terms on https://huggingface.co/datasets/{source.repo} and run `hf auth login`; or give local data "
-            "with --data (in Python: data=)"
+            "with data=FOLDER"
         ) from error

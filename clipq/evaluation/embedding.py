@@ -123,5 +123,5 @@ def _check_finite(embeddings: torch.Tensor, names: Sequence[str]) -> None:
     if bad:
         raise ResultError(
             f"the model's embedding of {names[bad[0]]!r} is not finite ({len(bad)} such of {len(embeddings)}); "
-            "numbers from it would mean nothing. Try the fallback fp32 or bf16 in place of fp16 (--fallback)."
+            "numbers from it would mean nothing. Try fallback='fp32' or 'bf16' in place of fp16."
         )

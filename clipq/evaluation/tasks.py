@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DataError, unknown_name
+from ..inputs.images import unlike_a_file
 from ..resources import resource
 
 if sys.version_info >= (3, 11):
@@ -71,10 +72,12 @@ def load_task(task: str | os.PathLike[str] | Task) -> Task:
 
 
 def _read(path: Path) -> Task:
+    if path.exists() and (reason := unlike_a_file(path)):
+        raise DataError(f"cannot read the task file {path}: {reason}")
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError and a UnicodeDecodeError are ValueErrors
         raise DataError(f"cannot read the task file {path}: {error}") from error
     return _task(table, path)
 
@@ -86,6 +89,9 @@ def _task(table: Mapping, path: Path) -> Task:
         raise unknown_name("dataset kind", kind, KINDS, f"It is in {path}.")
     if table.get("metric", "top1") != "top1":
         raise unknown_name("metric", table["metric"], ["top1"], f"It is in {path}.")
+    for texts, keys in ((table, ("title",)), (data, ("path", "wnids", "source", "licence", "attribution"))):
+        for key in set(keys) & set(texts):
+            _need(texts, key, str, path)
     return Task(
         name=_need(table, "name", str, path),
         version=_need(table, "version", int, path),
@@ -102,7 +108,7 @@ def _task(table: Mapping, path: Path) -> Task:
 
 def _need(table: Mapping, key: str, kind: type, path: Path):
     value = table.get(key)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):  # a bool is an int, and no version
         raise DataError(f"the task file {path} needs {key!r} as a {kind.__name__}, and has {value!r}")
     return value
 
@@ -113,7 +119,7 @@ def _hub(data: Mapping, path: Path) -> HubSource | None:
     table = _need(data, "hub", dict, path)
     if unknown := sorted(set(table) - set(_HUB_KEYS)):
         raise unknown_name("key of [dataset.hub]", unknown[0], _HUB_KEYS, f"It is in {path}.")
-    for key in ("repo", "revision", "files"):
+    for key in {"repo", "revision", "files", *table}:
         _need(table, key, str, path)
     return HubSource(**table)
 
@@ -129,7 +135,7 @@ def _templates(prompts: Mapping, path: Path) -> tuple[str, ...] | str:
 
 def _classnames(prompts: Mapping, path: Path) -> tuple[str, ...] | str:
     if "classnames_file" in prompts:
-        return _lines(_beside(prompts["classnames_file"], path))
+        return _lines(_beside(_need(prompts, "classnames_file", str, path), path))
     value = prompts.get("classnames", [])
     if isinstance(value, str):
         return value
@@ -149,7 +155,13 @@ def _beside(name: str, path: Path) -> Path:
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if reason := unlike_a_file(path):
+        raise DataError(f"cannot read the class names {path}: {reason}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the class names {path}: {error}") from error
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(set(lines)) != len(lines):
         twice = next(line for line in lines if lines.count(line) > 1)
         raise DataError(f"the class {twice!r} stands twice in {path}; every line must be another class")

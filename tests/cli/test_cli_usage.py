@@ -95,9 +95,11 @@ def test_retries_of_the_hub_are_one_line(caplog):
     [
         ("a reason.. Do\n it..", "a reason. Do it."),
         ("in ../x and x/.. and ... so on", "in ../x and x/.. and ... so on"),
+        ("device='tpu' is none (pretrained=TAG)", "--device tpu is none (--pretrained TAG)"),
+        ("batch_size=0 of x/precision=1/cache_dir=y", "--batch-size 0 of x/precision=1/cache_dir=y"),
     ],
 )
-def test_messages_are_one_line_without_doubled_dots(text, line):
+def test_messages_are_one_line_in_the_words_of_the_command_line(text, line):
     assert one_line(text) == line
 
 

@@ -103,7 +103,8 @@ def output_path(target: str | os.PathLike[str], then: str = "") -> Iterator[Path
 
 def unwritten(target: str | os.PathLike[str], error: Exception, then: str = "") -> OutputError:
     """The error for a write to `target` that failed with `error`."""
-    reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+    found = re.search(r"I/O error: (.+) \(os error \d+\)", str(error))  # as safetensors says it
+    reason = found[1] if found else getattr(error, "strerror", None) or str(error).rstrip(".")
     return OutputError(f"cannot write {os.fspath(target)}: {reason}. {then or 'Make room, or write somewhere else.'}")
 
 

@@ -131,8 +131,14 @@ def heavy_modules_after(code: str) -> str:
 
 @pytest.mark.parametrize(
     "code",
-    [IMPORT_ONLY, *(COMMAND.format(argv=argv) for argv in (["--help"], ["eval", "--help"], ["--version"], ["list"]))],
-    ids=["import clipq", "--help", "eval --help", "--version", "list"],
+    [
+        IMPORT_ONLY,
+        *(
+            COMMAND.format(argv=argv)
+            for argv in (["--help"], ["eval", "--help"], ["--version"], ["list"], ["info", "clipq-tiny"])
+        ),
+    ],
+    ids=["import clipq", "--help", "eval --help", "--version", "list", "info NAME"],
 )
 def test_light_things_import_nothing_heavy(code):
     assert heavy_modules_after(code) == "[]"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     files = _take_tokenizer(header, tensors)
     _assign(header, module, tensors)
     _move_buffers(module, torch.device(device))
-    finish(module, host, recipe)
+    with _border(header):
+        finish(module, host, recipe)
     return _wrap(module, config, files)
 
 
@@ -138,16 +140,24 @@ def _check_settings(header: Header, context_length: int | None = None) -> None:
         raise CheckpointError(f"{header.path}: {error}") from error
 
 
-def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
+@contextmanager
+def _border(header: Header) -> Iterator[None]:
+    """The border to libraries that are given a configuration from who knows where: their errors become ours."""
     try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"{header.path}: its {header.config['host']} model cannot be built here: {error}"
+        ) from error
+
+
+def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
+    with _border(header), no_network(), limited(Limits.of(header)):
         host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
-        with no_network(), limited(Limits.of(header)):
-            module = host.build(config["config"])
-            if set(recipe.schemes) != set(host.towers(module)):
-                raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
-            rebuild(module, host, recipe)
-    except Exception as error:  # the border to libraries that are given a configuration from who knows where
-        raise CheckpointError(f"{header.path}: its {config['host']} model cannot be built here: {error}") from error
+        module = host.build(config["config"])
+        if set(recipe.schemes) != set(host.towers(module)):
+            raise CheckpointError(f"the recipe is for {sorted(recipe.schemes)}, not {sorted(host.towers(module))}.")
+        rebuild(module, host, recipe)
     return module, host, recipe
 
 

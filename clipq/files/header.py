@@ -192,9 +192,7 @@ def _check_layout(path: Path, tensors: Mapping[str, Any], data_bytes: int) -> No
                 f"{path}: tensor {name!r} {'overlaps another' if start < end else 'leaves a gap'} at byte {start}."
             )
         if stop > data_bytes:
-            raise DamagedError(
-                f"{path}: tensor {name!r} ends at byte {stop} of {data_bytes}; the file is truncated."
-            )
+            raise DamagedError(f"{path}: tensor {name!r} ends at byte {stop} of {data_bytes}; the file is truncated.")
         end = stop
     if end != data_bytes:
         raise DamagedError(f"{path}: {data_bytes - end} bytes after the last tensor belong to none.")

@@ -61,7 +61,9 @@ class TimmHost(Host):
 
         known_trunk(config["arch"])
         options = {k: config[k] for k in ("num_classes", "global_pool", "img_size") if config.get(k) is not None}
-        return build_skeleton(lambda: timm.create_model(config["arch"], pretrained=False, **options))
+        module = build_skeleton(lambda: timm.create_model(config["arch"], pretrained=False, **options))
+        _check_divisible(module)
+        return module
 
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
         return (_channels(module), *(_image_size(module) or module.pretrained_cfg["input_size"][1:]))
@@ -74,6 +76,15 @@ class TimmHost(Host):
 
         settings = resolve_model_data_config(module)
         return {"kind": "timm", **{k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}}
+
+
+def _check_divisible(module: nn.Module) -> None:
+    """timm makes a model for images that are no whole number of patches, which then takes none."""
+    patches = getattr(module, "patch_embed", None)
+    sides, patch = _image_size(module), getattr(patches, "patch_size", None)
+    strict = getattr(patches, "strict_img_size", False) and not getattr(patches, "dynamic_img_pad", False)
+    if strict and sides and patch and any(side % one for side, one in zip(sides, patch, strict=True)):
+        raise ClipqError(f"images of {sides} are no whole number of patches of {list(patch)}.")
 
 
 def known_trunk(arch: str) -> None:

@@ -185,8 +185,9 @@ class Model(ModuleLike):
 
     def _encode_mapping(self, inputs: Mapping[str, Any], normalize: bool) -> Tensor:
         """Of what the host's processor gives. Pixels alone are checked as pixels; the rest is for the host to check."""
-        if set(inputs) == {"pixel_values"} and inputs["pixel_values"].ndim == 4:
-            return self.encode_image(inputs["pixel_values"], normalize)
+        pixels = inputs.get("pixel_values")
+        if len(inputs) == 1 and isinstance(pixels, Tensor) and pixels.ndim == 4:
+            return self.encode_image(pixels, normalize)
         batch = batch_of(inputs)
         if batch is None or batch <= _BATCH:
             return self._encode_pixels(inputs, normalize)
@@ -271,7 +272,7 @@ def _asked(encode: Callable[..., Tensor], given: Any) -> Callable[..., Tensor]:
         except (ClipqError, torch.OutOfMemoryError):
             raise
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
-            what = f"a mapping of {', '.join(given)}" if isinstance(given, Mapping) else f"shape {list(given.shape)}"
+            what = f"a mapping of {[*given]}" if isinstance(given, Mapping) else f"shape {list(given.shape)}"
             raise DataError(f"{type(module).__name__} does not take inputs of {what}: {error}") from error
 
     return ask

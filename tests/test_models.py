@@ -177,6 +177,9 @@ def test_other_sizes_where_the_host_takes_them(precision):
         assert len(model.encode_image(torch.randn(2, 3, size, size))) == 2
     with pytest.raises(DataError, match=r"VisionTransformer does not take inputs of shape \[1, 3, 50, 50\].*divisible"):
         Model(build("timm scales")).encode_image(torch.randn(1, 3, 50, 50))
+    for odd in ({}, {"pixel_values": [1, 2]}, {"pixels": torch.zeros(1, 3, 32, 32)}):
+        with pytest.raises(DataError, match="ViTModel does not take inputs of a mapping of"):
+            Model(build("transformers ViT")).encode_image(odd)
     clip = clipq.quantize(Model(build("transformers CLIP")), precision)
     larger = {"pixel_values": torch.randn(2, 3, 64, 64), "interpolate_pos_encoding": True}
     assert clip.encode_image(larger).shape == (2, 512)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ _FREE_BYTES = 16 << 20  # of all buffers that are computed
 _LARGEST_NUMBER = 1 << 20
 _BUILDS = 4  # of a decoder that is dropped, again where the meta device does not do, then with quantized modules
 _HARMLESS = ("_id", "_ids", "_index", "theta")  # how names end whose number counts nothing
+_SWITCHES = ("output_hidden_states", "output_attentions", "return_dict", "use_return_dict", "use_cache")
+_DEPTH = 50
 _LABELS = "num_labels"  # transformers makes a table of names of them, whatever the tensors
 
 _IN_PLACE = (torch.ops.aten.uniform_.default, torch.ops.aten.normal_.default)
@@ -56,9 +58,18 @@ class Limits:
 
 
 def check_numbers(header: Header) -> None:
-    """Raise `CheckpointError` if a number of the architecture is larger than anything that the file holds."""
+    """Raise `CheckpointError` if a number of the architecture is larger than anything that the file holds.
+
+    Or if a switch is no switch: transformers looks at these only when the model is called.
+    """
     dimension = min(Limits.of(header).dimension, _LARGEST_NUMBER)
-    for name, number in _numbers(header.config["config"], "config"):
+    for name, number in _leaves(header.config["config"], "config"):
+        if name.rpartition(".")[2] in _SWITCHES and type(number) not in (bool, type(None)):
+            raise CheckpointError(f"{header.path}: {name} is {number!r}; allowed: true or false.")
+        if isinstance(number, float) and not isfinite(number):
+            raise CheckpointError(f"{header.path}: {name} is {number}, which is no number that JSON has.")
+        if not isinstance(number, int):
+            continue
         allowed = _FREE_NUMBER if name.endswith(_LABELS) else max(dimension, _FREE_NUMBER)
         if name.endswith(_HARMLESS):
             allowed = 1 << 63
@@ -69,15 +80,20 @@ def check_numbers(header: Header) -> None:
             )
 
 
-def _numbers(value: Any, name: str) -> Iterator[tuple[str, int | float]]:
-    if isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from _numbers(one, f"{name}.{key}")
-    elif isinstance(value, list):
-        for one in value:
-            yield from _numbers(one, name)
-    elif isinstance(value, int) or (isinstance(value, float) and not value < float("inf")):
+def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Names and values of all that is no table and no list; a switch is a leaf whatever it is."""
+    if depth > _DEPTH:
+        raise CheckpointError(f"the architecture's configuration is nested more than {_DEPTH} deep.")
+    if name.rpartition(".")[2] in _SWITCHES or not isinstance(value, Mapping | list):
         yield name, value
+        return
+    named = (
+        ((f"{name}.{key}", one) for key, one in value.items())
+        if isinstance(value, Mapping)
+        else ((name, one) for one in value)
+    )
+    for key, one in named:
+        yield from _leaves(one, key, depth + 1)
 
 
 @contextmanager

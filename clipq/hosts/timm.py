@@ -82,8 +82,8 @@ def _check_divisible(module: nn.Module) -> None:
     """timm makes a model for images that are no whole number of patches, which then takes none."""
     patches = getattr(module, "patch_embed", None)
     sides, patch = _image_size(module), getattr(patches, "patch_size", None)
-    strict = getattr(patches, "strict_img_size", False) and not getattr(patches, "dynamic_img_pad", False)
-    if strict and sides and patch and any(side % one for side, one in zip(sides, patch, strict=True)):
+    whole = not getattr(patches, "strict_img_size", True) and not getattr(patches, "dynamic_img_pad", True)
+    if whole and sides and patch and any(side % one for side, one in zip(sides, patch, strict=True)):
         raise ClipqError(f"images of {sides} are no whole number of patches of {list(patch)}.")
 
 

@@ -12,6 +12,7 @@ import torch
 from checkpoint_helpers import forge_config, refused
 
 from clipq.errors import CheckpointError
+from clipq.files.checkpoints import read
 from clipq.files.limits import Limits, limited
 from clipq.resources import resource
 
@@ -55,6 +56,27 @@ def put(keys, value):
 @pytest.mark.parametrize(("host", "keys", "value"), GREEDY)
 def test_a_configuration_that_the_file_cannot_fill(tmp_path, host, keys, value):
     refused(forge_config(FILES[host], tmp_path / "m.safetensors", put(keys, value)))
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "value", "message"),
+    [
+        ("transformers", ("output_hidden_states",), {"a": 1}, "output_hidden_states is .*true or false"),
+        ("transformers", ("text_config", "return_dict"), "no", "text_config.return_dict is 'no'"),
+        ("transformers", ("logit_scale_init_value",), float("nan"), "is nan"),
+        ("open_clip", ("vision_cfg", "mlp_ratio"), float("-inf"), "is -inf"),
+        ("open_clip", ("vision_cfg", "act_kwargs"), nested(700), "nested more than 50 deep"),
+        ("open_clip", ("vision_cfg", "head_width"), 64.0, "cannot be built here"),
+        ("timm", ("img_size",), [161, 160], "no whole number of patches"),
+    ],
+)
+def test_a_configuration_of_a_model_that_would_not_run(tmp_path, host, keys, value, message):
+    with pytest.raises(CheckpointError, match=message):
+        read(forge_config(FILES[host], tmp_path / "m.safetensors", put(keys, value)))
 
 
 MEASURE = """

@@ -39,7 +39,7 @@ class ResultError(ClipqError, ValueError):
 
 
 class OutputError(ClipqError, OSError):
-    """A file that cannot be written: a full disk, a folder that is missing or read-only, something else in its place."""
+    """A file that cannot be written: a full disk, a missing or read-only folder, something else in its place."""
 
 
 class ClipqWarning(UserWarning):

@@ -117,10 +117,12 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     header = read_header(path)
     config = header.config
     check_numbers(header)
-    _check_settings(header)
+    _check_settings(header, None)
     check_data(header)
     module, host, recipe = _skeleton(header, config)
-    _check_settings(header, host.context_length(module) or None)  # 0: a text tower that reads texts of any length
+    with _border(header):
+        length = host.context_length(module) or None  # 0: a text tower that reads texts of any length
+    _check_settings(header, length)
     _compare(header, module)
     tensors = _load(header, torch.device(device))
     files = _take_tokenizer(header, tensors)
@@ -131,7 +133,7 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     return _wrap(module, config, files)
 
 
-def _check_settings(header: Header, context_length: int | None = None) -> None:
+def _check_settings(header: Header, context_length: int | None) -> None:
     try:
         check_preprocessing(header.config["preprocessing"])
         if header.config.get("tokenizer") is not None:

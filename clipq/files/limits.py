@@ -29,6 +29,7 @@ _LARGEST_NUMBER = 1 << 20
 _BUILDS = 4  # of a decoder that is dropped, again where the meta device does not do, then with quantized modules
 _HARMLESS = ("_id", "_ids", "_index", "theta")  # how names end whose number counts nothing
 _SWITCHES = ("output_hidden_states", "output_attentions", "return_dict", "use_return_dict", "use_cache")
+_NAME = "model_type"
 _DEPTH = 50
 _LABELS = "num_labels"  # transformers makes a table of names of them, whatever the tensors
 
@@ -66,6 +67,8 @@ def check_numbers(header: Header) -> None:
     for name, number in _leaves(header.config["config"], "config"):
         if name.rpartition(".")[2] in _SWITCHES and type(number) not in (bool, type(None)):
             raise CheckpointError(f"{header.path}: {name} is {number!r}; allowed: true or false.")
+        if name.endswith(_NAME) and not isinstance(number, str):
+            raise CheckpointError(f"{header.path}: {name} is {number!r}; a name is needed.")
         if isinstance(number, float) and not isfinite(number):
             raise CheckpointError(f"{header.path}: {name} is {number}, which is no number that JSON has.")
         if not isinstance(number, int):

@@ -138,7 +138,10 @@ def _transformers(spec: TokenizerSpec) -> Tokenize:
         texts = [texts] if isinstance(texts, str) else texts
         return tokenizer(texts, return_tensors="pt", max_length=length, padding="max_length", truncation=True).input_ids
 
-    return tokenizer if wrapped else tokenize
+    built = tokenizer if wrapped else tokenize
+    if built("a").shape != (1, length):  # a tokenizer that lacks a token for padding finds out when it is called
+        raise ValueError(f"it does not make {length} ids of a text")
+    return built
 
 
 _BUILDERS: Mapping[str, Callable[[TokenizerSpec], Tokenize]] = {"open_clip": _open_clip, "transformers": _transformers}

@@ -123,7 +123,14 @@ def test_impossible_context_lengths(length):
         build_tokenizer(TokenizerSpec({"kind": "open_clip", "context_length": length}))
 
 
+def without_padding() -> TokenizerSpec:
+    files = tokenizer_spec().files
+    config = {**json.loads(files["tokenizer_config.json"]), "pad_token": None}
+    return TokenizerSpec(tokenizer_spec().settings, {**files, "tokenizer_config.json": json.dumps(config)})
+
+
 SETTINGS = {
+    "no token for padding": without_padding(),
     "no files": TokenizerSpec({"kind": "transformers", "context_length": 16}),
     "broken files": TokenizerSpec({"kind": "transformers", "context_length": 16}, {"tokenizer.json": "{"}),
     "unknown cleaning": TokenizerSpec({"kind": "open_clip", "context_length": 16, "clean": "rm"}),

@@ -40,7 +40,7 @@ namespace {
 
 constexpr int64_t QUANTIZING_COST = 32;  // one value's, in products
 
-bool sizes_fit(int64_t n, int64_t k) { return n >= 1 && k >= 1 && k <= CLIPQ_MAX_K; }
+bool sizes_fit(int64_t n, int64_t k) { return n >= 1 && n <= CLIPQ_MAX_N && k >= 1 && k <= CLIPQ_MAX_K; }
 
 }  // namespace
 

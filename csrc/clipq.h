@@ -25,7 +25,7 @@ enum clipq_path {
 enum clipq_status {
     CLIPQ_OK = 0,
     CLIPQ_UNSUPPORTED_PATH = 1,  // not built in, or the processor or its operating system lacks it
-    CLIPQ_BAD_SIZE = 2,          // m < 0, n or k < 1, a stride smaller than its row, k > CLIPQ_MAX_K, or as said below
+    CLIPQ_BAD_SIZE = 2,          // m < 0, n or k < 1, a stride smaller than its row, k > CLIPQ_MAX_K, n > CLIPQ_MAX_N, or as said below
     CLIPQ_OUT_OF_MEMORY = 3,
     CLIPQ_BAD_BLOCK = 4  // not what clipq_pack_block of this library wrote for this path
 };
@@ -40,6 +40,8 @@ enum clipq_activation {
 
 // 255 * 128 * k, the largest |sum of (q - zero_point) * w|, stays below 2^31 up to here.
 #define CLIPQ_MAX_K 65793
+// Far beyond any memory, and no product of it with a row's bytes leaves int64.
+#define CLIPQ_MAX_N (INT64_C(1) << 40)
 
 CLIPQ_API int clipq_abi_version(void);
 
@@ -59,7 +61,7 @@ CLIPQ_API int clipq_quantize_rows(int path, int threads, const float* x, int64_t
                                   int symmetric, int8_t* q, float* scale, int32_t* zero_point);
 
 // y = dequantized(quantized(x) @ weight.T) + bias: [m, n], rows ldy apart; only those m x n floats are written.
-// Accumulated exactly in int32; then ((acc * x_scale) * weight_scale) + bias, each step rounded to fp32 (no fused
+// Accumulated exactly in int32; then ((acc * weight_scale) * x_scale) + bias, each step rounded to fp32 (no fused
 // multiply-add), so that every path gives the same bits. `bias` may be NULL. A row with a NaN or infinity gives NaNs.
 CLIPQ_API int clipq_linear(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                            const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,

@@ -1,0 +1,125 @@
+// libFuzzer's arguments for the C ABI: sizes, strides, ids and offsets that may be anything, in buffers of the size that the
+// sizes say where they are sensible. Whatever is refused must be refused before memory is touched; the sanitizers watch.
+// scripts/building/fuzz_native.py --coverage builds and runs it.
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../clipq.h"
+
+namespace {
+
+constexpr int64_t HUGE_SIZES[] = {INT64_MAX, INT64_MIN, CLIPQ_MAX_K + 1, int64_t{1} << 40};
+
+struct Arguments {
+    FuzzedDataProvider data;
+
+    // A small size as a rule, at times zero, negative or huge.
+    int64_t size(int64_t most) {
+        if (data.ConsumeIntegralInRange(0, 15) == 0) return HUGE_SIZES[data.ConsumeIntegralInRange(0, 3)];
+        return data.ConsumeIntegralInRange<int64_t>(-1, most);
+    }
+    int path() { return data.ConsumeIntegralInRange<int>(-1, CLIPQ_PATHS); }
+    int threads() { return data.ConsumeIntegralInRange(-1, 3); }
+    std::vector<float> floats(int64_t count) {
+        std::vector<float> values(static_cast<size_t>(count));
+        for (float& value : values) value = static_cast<float>(data.ConsumeIntegral<int8_t>()) / 16;
+        if (!values.empty() && data.ConsumeBool()) values[0] = data.ConsumeFloatingPoint<float>();
+        return values;
+    }
+    std::vector<int8_t> bytes(int64_t count) {
+        std::vector<int8_t> values(static_cast<size_t>(count));
+        for (int8_t& value : values) value = data.ConsumeIntegral<int8_t>();
+        return values;
+    }
+    std::vector<int64_t> numbers(int64_t count, int64_t most) {
+        std::vector<int64_t> values(static_cast<size_t>(count));
+        for (int64_t& value : values) value = size(most);
+        return values;
+    }
+};
+
+bool sensible(int64_t value, int64_t most) { return value >= 1 && value <= most; }
+
+void linear(Arguments& a) {
+    const int path = a.path();
+    const int64_t m = a.size(9), n = a.size(70), k = a.size(70), ldx = a.size(75), ldy = a.size(75);
+    const size_t packed_size = clipq_packed_size(path, n, k);
+    const bool usual = sensible(n, 70) && sensible(k, 70) && m <= 9;
+    if (!usual || packed_size == 0) {  // nothing may be read or written
+        if (!usual && (m > 9 || packed_size)) return;  // sizes of real memory: the caller's to provide
+        clipq_linear(path, a.threads(), nullptr, ldx, m, nullptr, nullptr, nullptr, nullptr, ldy, n, k, 0);
+        return;
+    }
+    std::vector<uint8_t> packed(packed_size);
+    if (clipq_pack(path, a.bytes(n * k).data(), n, k, packed.data()) != CLIPQ_OK) return;
+    const int64_t rows = std::max<int64_t>(m, 0);
+    const auto x = a.floats(rows ? (rows - 1) * std::clamp<int64_t>(ldx, 0, 75) + k : 0);
+    std::vector<float> y(static_cast<size_t>(rows ? (rows - 1) * std::clamp<int64_t>(ldy, 0, 75) + n : 0));
+    if (ldx > 75 || ldy > 75) return;
+    clipq_linear(path, a.threads(), x.data(), ldx, m, packed.data(), a.floats(n).data(), a.floats(n).data(), y.data(), ldy,
+                 n, k, a.data.ConsumeBool());
+}
+
+void gather(Arguments& a) {
+    const int64_t rows = a.data.ConsumeIntegralInRange<int64_t>(1, 9), k = a.data.ConsumeIntegralInRange<int64_t>(1, 40);
+    const auto table = a.bytes(rows * k);
+    const auto ids = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(0, 9), rows + 1);
+    std::vector<float> y(ids.size() * static_cast<size_t>(k));
+    clipq_gather_rows(a.path(), a.threads(), table.data(), a.floats(rows).data(), rows, k, ids.data(),
+                      static_cast<int64_t>(ids.size()), y.data());
+}
+
+void block_bytes(Arguments& a) {
+    const auto bytes = a.data.ConsumeRemainingBytes<uint8_t>();
+    clipq_block_width(bytes.data(), bytes.size());
+}
+
+clipq_matrix matrix(const std::vector<int8_t>& weight, const std::vector<float>& values, int64_t n) {
+    return {weight.data(), values.data(), values.data() + n};
+}
+
+void blocks(Arguments& a) {
+    const int path = a.path();
+    clipq_block block{};
+    block.heads = a.size(4), block.width = a.size(32), block.hidden = a.size(40);
+    block.activation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ACTIVATIONS), block.symmetric = a.data.ConsumeBool();
+    block.eps_1 = block.eps_2 = 1e-5f;
+    const size_t size = clipq_block_size(path, &block);
+    if (size == 0 || !sensible(block.width, 32) || !sensible(block.hidden, 40)) return;
+    const int64_t w = block.width, h = block.hidden;
+    const auto qkv = a.bytes(3 * w * w), out = a.bytes(w * w), up = a.bytes(h * w), down = a.bytes(w * h);
+    const auto values = a.floats(2 * (3 * w + h));
+    block.ln_1_weight = block.ln_1_bias = block.ln_2_weight = block.ln_2_bias = values.data();
+    block.qkv = matrix(qkv, values, 3 * w), block.out_proj = matrix(out, values, w);
+    block.fc1 = matrix(up, values, h), block.fc2 = matrix(down, values, w);
+    std::vector<uint8_t> packed(size);
+    if (clipq_pack_block(path, &block, packed.data()) != CLIPQ_OK) return;
+
+    auto offsets = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(1, 5), 12);
+    if (a.data.ConsumeBool()) std::sort(offsets.begin(), offsets.end()), offsets[0] = 0;
+    const int64_t rows = std::clamp<int64_t>(*std::max_element(offsets.begin(), offsets.end()), 0, 12);
+    for (int64_t& offset : offsets) offset = std::min<int64_t>(offset, 12);
+    const auto keep = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(0, 4), rows);
+    const bool keeps = a.data.ConsumeBool();
+    const auto x = a.floats(rows * w);
+    std::vector<float> y(static_cast<size_t>((keeps ? static_cast<int64_t>(keep.size()) : rows) * w));
+    const uint8_t* const stack[] = {packed.data(), packed.data()};
+    clipq_run_blocks(a.threads(), stack, a.data.ConsumeIntegralInRange<int64_t>(-1, 2), x.data(), offsets.data(),
+                     static_cast<int64_t>(offsets.size()) - 1, a.data.ConsumeBool(), keeps ? keep.data() : nullptr,
+                     static_cast<int64_t>(keep.size()), y.data());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
+    Arguments a{FuzzedDataProvider(bytes, size)};
+    switch (a.data.ConsumeIntegralInRange(0, 3)) {
+        case 0: linear(a); break;
+        case 1: gather(a); break;
+        case 2: blocks(a); break;
+        default: block_bytes(a);
+    }
+    return 0;
+}

@@ -121,7 +121,9 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     check_data(header)
     module, host, recipe = _skeleton(header, config)
     with _border(header):
-        length = host.context_length(module) or None  # 0: a text tower that reads texts of any length
+        length, shape = host.context_length(module) or None, host.pixel_shape(module)  # 0: texts of any length
+        if shape is not None and not all(type(side) is int and side > 0 for side in shape):
+            raise CheckpointError(f"it takes images of {list(shape)}, which there are none of.")
     _check_settings(header, length)
     _compare(header, module)
     tensors = _load(header, torch.device(device))

@@ -27,10 +27,10 @@ def build(compiler: list[str], folder: Path) -> Path:
     objects, have = hatch_build.compile_parts(compiler, folder, extra)
     api, program = folder / "api.o", folder / "abi"
     link = [flag for flag in hatch_build.LINK if flag != "-shared"]
+    fuzzer = ["-fsanitize=fuzzer,address,undefined", hatch_build.SOURCES / "fuzz" / "abi.cpp"]
     steps = (
         (*extra, "-c", hatch_build.SOURCES / "api.cpp", "-o", api),
-        (*SANITIZE, "-fsanitize=fuzzer,address,undefined", hatch_build.SOURCES / "fuzz" / "abi.cpp", api, *objects, *link)
-        + ("-o", program),
+        (*SANITIZE, *fuzzer, api, *objects, *link, "-o", program),
     )
     for step in steps:
         subprocess.run(list(map(str, (*compiler, *hatch_build.FLAGS, *have, *step))), check=True)

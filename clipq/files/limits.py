@@ -63,6 +63,7 @@ def check_numbers(header: Header) -> None:
 
     Or if a switch is no switch: transformers looks at these only when the model is called.
     """
+    _check_end(header)
     dimension = min(Limits.of(header).dimension, _LARGEST_NUMBER)
     for name, number in _leaves(header.config["config"], "config"):
         if name.rpartition(".")[2] in _SWITCHES and type(number) not in (bool, type(None)):
@@ -81,6 +82,17 @@ def check_numbers(header: Header) -> None:
                 f"{header.path}: {name} is {number}, but no tensor of the file has more than {dimension} rows or "
                 f"columns (up to {allowed} is allowed). The file is forged or damaged; get it again."
             )
+
+
+def _check_end(header: Header) -> None:
+    """transformers' CLIP reads a text's embedding where the token is that ends it, and finds out at the first text."""
+    config = header.config["config"]
+    if str(config.get("class")).startswith("CLIPText"):
+        text = config
+    else:
+        text = config.get("text_config") if str(config.get("class")) == "CLIPModel" else None
+    if isinstance(text, Mapping) and type(text.get("eos_token_id", 0)) is not int:
+        raise CheckpointError(f"{header.path}: eos_token_id is {text['eos_token_id']!r}; a token's number is needed.")
 
 
 def _leaves(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -68,6 +68,7 @@ def nested(depth):
         ("transformers", ("output_hidden_states",), {"a": 1}, "output_hidden_states is .*true or false"),
         ("transformers", ("text_config", "return_dict"), "no", "text_config.return_dict is 'no'"),
         ("transformers", ("model_type",), 0, "model_type is 0"),
+        ("transformers", ("text_config", "eos_token_id"), None, "eos_token_id is None"),
         ("transformers", ("vision_config", "image_size"), -32, "there are none of"),
         ("transformers", ("logit_scale_init_value",), float("nan"), "is nan"),
         ("open_clip", ("vision_cfg", "mlp_ratio"), float("-inf"), "is -inf"),

@@ -58,7 +58,7 @@ def _found(name: Any, config: Any) -> dict[str, Any]:
         return without_code(AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False).to_dict())
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"the configuration of its text tower {name!r} is neither in the file (clipq before 0.4 did not keep it) "
+            f"the configuration of its text tower {name!r} is neither in the file (clipq before 0.3 did not keep it) "
             "nor in the hub's cache, and a local file asks no network. Run "
             f"transformers.AutoConfig.from_pretrained({name!r}) once, load the file, and save it again."
         ) from error

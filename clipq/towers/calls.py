@@ -113,14 +113,23 @@ def _is_computed(x: object) -> bool:
     return not (x.requires_grad and torch.is_grad_enabled())
 
 
+def is_text(ids: object) -> bool:
+    """Whether `ids` are [batch, tokens] whole numbers of a type that an embedding takes."""
+    return isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype in (torch.int64, torch.int32)
+
+
+def is_pixels(x: object) -> bool:
+    """Whether `x` is [batch, channels, height, width]."""
+    return isinstance(x, Tensor) and x.ndim == 4
+
+
 @run_by_compiler
 def _look(module: Whole) -> None:
     """Put the view of a module, and what of it is usable now, where `usable` reads it."""
-    before = view, usable = module.__dict__.get(_VIEW, (None, None))
-    if view is None or not view.is_of(module):
-        view = _View(module)
+    before, was_usable = module.__dict__.get(_VIEW, (None, None))
+    view = before if before is not None and before.is_of(module) else _View(module)
     usable = None if view.inside is None or view.inside.wanted() else view.found
-    if before[0] is not view or before[1] is not usable:  # else nothing is written: a compiler watches it
+    if view is not before or usable is not was_usable:  # else nothing is written: a compiler watches it
         module.__dict__[_VIEW] = (view, usable)
 
 
@@ -132,8 +141,7 @@ class WholeTower(Whole):
 
     def pack(self) -> list[QLinear]:
         """Pack what the first call would, so that a model that was never called can be exported; what was packed."""
-        _look(self)
-        found = getattr(self, _VIEW)[1]
+        found = self.usable()
         return found.stack.pack() if found else []
 
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip import modeling_clip as host
 
+from ...towers.calls import is_pixels
 from ...towers.rows import Tower, run_in_two, run_tokens
 from .outputs import unfinished
-from .transformers import Layer, Pretrained, TextModel, embed_pixels, is_pixels
+from .transformers import Layer, Pretrained, TextModel, embed_pixels
 
 _OLD_END = 2  # a CLIP saved with this end-of-text id, which is wrong, is pooled at its largest id
 

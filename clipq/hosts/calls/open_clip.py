@@ -9,7 +9,7 @@ import torch
 from open_clip import model, transformer
 from torch import Tensor, nn
 
-from ...towers.calls import WholeBlock, WholeTower
+from ...towers.calls import WholeBlock, WholeTower, is_pixels, is_text
 from ...towers.finding import blocks_of, only_block
 from ...towers.rows import Tower, knows_ids, run_image, run_text
 from ...towers.transformer import Block
@@ -40,7 +40,7 @@ class VisionTransformer(WholeTower, transformer.VisionTransformer):
         return (pooled, tokens) if self.output_tokens else pooled
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        tower = self.usable(x) if isinstance(x, Tensor) and x.ndim == 4 else None
+        tower = self.usable(x) if is_pixels(x) else None
         return super().forward(x) if tower is None else run_image(tower, x)
 
 
@@ -157,11 +157,6 @@ def _seen(mask: Tensor | None, x: Tensor) -> bool | None:
 
 def is_causal(mask: Tensor) -> bool:
     return torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
-
-
-def is_text(ids: object) -> bool:
-    """Whether `ids` are [batch, tokens] whole numbers."""
-    return isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype in (torch.int64, torch.int32)
 
 
 def _pool_by(kind: str | None, end: int | None) -> Callable[[Tensor], Tensor] | None:

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ...towers.calls import is_pixels
 from ...towers.rows import Tower, run_image, run_tokens
-from .transformers import Pretrained, is_pixels
+from .transformers import Pretrained
 
 
 class PlainImage(Pretrained):

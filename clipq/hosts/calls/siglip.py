@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.siglip import modeling_siglip as host
 
+from ...towers.calls import is_pixels
 from ...towers.rows import Tower, run_image
-from .transformers import Layer, Pretrained, TextModel, embed_pixels, is_pixels
+from .transformers import Layer, Pretrained, TextModel, embed_pixels
 
 
 class SiglipVisionModel(Pretrained, host.SiglipVisionModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from timm.models import vision_transformer
 from torch import Tensor
 
-from ...towers.calls import WholeBlock, WholeTower
+from ...towers.calls import WholeBlock, WholeTower, is_pixels
 from ...towers.finding import blocks_of, only_block
 from ...towers.rows import Tower, run_image, run_tokens
 from ...towers.transformer import Block as Rows
@@ -33,7 +33,7 @@ class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
         return self.norm(x[:, None])
 
     def _usable(self, x: Tensor, options: dict) -> Tower | None:
-        return self.usable(x) if isinstance(x, Tensor) and x.ndim == 4 and _is_plain(options) else None
+        return self.usable(x) if is_pixels(x) and _is_plain(options) else None
 
     def pooled_tokens(self, x: Tensor) -> Tensor:
         """Those of `forward_features` that `forward_head` reads: [batch, 1, width], or all."""
@@ -48,9 +48,8 @@ class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
         # Named one by one, for torch.fx, and handed on only if given: older versions of timm have fewer of them.
         given = {"attn_mask": attn_mask, "is_causal": is_causal}
         options = {name: value for name, value in given.items() if value is not None and value is not False}
-        if self._usable(x, options) is None:
-            return super().forward(x, **options)
-        return self.forward_head(self.pooled_tokens(x))
+        tower = self._usable(x, options)
+        return super().forward(x, **options) if tower is None else self.forward_head(run_image(tower, x))
 
 
 class Block(WholeBlock, vision_transformer.Block):

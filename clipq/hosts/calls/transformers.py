@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import output_capturing
 
 from ...modules.convolutions import QPatchEmbed
-from ...towers.calls import WholeBlock, WholeTower
+from ...towers.calls import WholeBlock, WholeTower, is_text
 from ...towers.finding import blocks_of, only_block
 from ...towers.rows import Tower, knows_ids, run_text
 from ...towers.transformer import Block
@@ -130,13 +130,3 @@ def embed_pixels(embeddings: nn.Module) -> Callable[[Tensor], Tensor]:
         return x + embeddings.position_embedding(embeddings.position_ids)
 
     return embed
-
-
-def is_text(ids: object) -> bool:
-    """Whether `ids` are [batch, tokens] whole numbers of a type that an embedding takes."""
-    return isinstance(ids, Tensor) and ids.ndim == 2 and ids.dtype in (torch.int64, torch.int32)
-
-
-def is_pixels(x: object) -> bool:
-    """Whether `x` is [batch, channels, height, width]."""
-    return isinstance(x, Tensor) and x.ndim == 4

@@ -191,8 +191,6 @@ def _joined(model: Model, inputs: Inputs, shards: Sequence[Shard], normalize: bo
     matrix = torch.cat([shard.embeddings for shard in full])
     bad = (~matrix.isfinite().all(dim=-1)).nonzero().flatten().tolist()
     if bad:
-        raise ResultError(
-            f"the embedding of {names[bad[0]]!r} is not finite ({len(bad)} such); try fallback='fp32'."
-        )
+        raise ResultError(f"the embedding of {names[bad[0]]!r} is not finite ({len(bad)} such); try fallback='fp32'.")
     about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
     return Embeddings(names, matrix, broken, about)

@@ -65,7 +65,9 @@ class Model(ModuleLike):
         self.towers = self.host.towers(module)
         self._config = None if config is None else dict(config)
         known = (None, None) if processor is None else read_processor(processor)
-        self.preprocessing = dict(preprocessing or known[0] or self.host.preprocessing(module) or {})
+        if preprocessing is None:  # {} says that there is none, as a file may
+            preprocessing = known[0] or self.host.preprocessing(module) or {}
+        self.preprocessing = dict(preprocessing)
         self.tokenizer_spec = self._described(known[1] if tokenizer is None else tokenizer)
         self.source = {"host": self.host.name, **(source or {})}
 

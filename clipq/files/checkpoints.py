@@ -55,14 +55,16 @@ _DTYPES = {
 
 
 def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
-    """Write the single file, sealed with its hashes. Raises `CheckpointError` if it cannot be written."""
+    """Write the single file, sealed with its hashes. Raises `CheckpointError` if it could not be written, or read."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    described = description(model, results)
+    _check_settings(path, described, model.host.context_length(model.module) or None)
     metadata = {
         "format": "pt",
         VERSION_KEY: str(FORMAT_VERSION),
-        CONFIG_KEY: _to_json(path, description(model, results)),
+        CONFIG_KEY: _to_json(path, described),
         DATA_HASH_KEY: NO_HASH,
         HEADER_HASH_KEY: NO_HASH,
     }
@@ -117,14 +119,14 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     header = read_header(path)
     config = header.config
     check_numbers(header)
-    _check_settings(header, None)
+    _check_settings(header.path, config, None)
     check_data(header)
     module, host, recipe = _skeleton(header, config)
     with _border(header):
         length, shape = host.context_length(module) or None, host.pixel_shape(module)  # 0: texts of any length
         if shape is not None and not all(type(side) is int and side > 0 for side in shape):
             raise CheckpointError(f"it takes images of {list(shape)}, which there are none of.")
-    _check_settings(header, length)
+    _check_settings(header.path, config, length)
     _compare(header, module)
     tensors = _load(header, torch.device(device))
     files = _take_tokenizer(header, tensors)
@@ -135,13 +137,13 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
     return _wrap(module, config, files)
 
 
-def _check_settings(header: Header, context_length: int | None) -> None:
+def _check_settings(path: Path, config: Mapping[str, Any], context_length: int | None) -> None:
     try:
-        check_preprocessing(header.config["preprocessing"])
-        if header.config.get("tokenizer") is not None:
-            check_tokenizer(header.config["tokenizer"], context_length)
+        check_preprocessing(config["preprocessing"])
+        if config.get("tokenizer") is not None:
+            check_tokenizer(config["tokenizer"], context_length)
     except ClipqError as error:
-        raise CheckpointError(f"{header.path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 @contextmanager

@@ -113,9 +113,7 @@ def _run_whole_text(tower: Tower, ids: Tensor) -> Tensor:
     return tower.head(_run(tower, rows, sequences, sequences.offsets[:-1] + tower.pool(ids).cpu()))
 
 
-def _run(
-    tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, blocks: slice = slice(None)
-) -> Tensor:
+def _run(tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, blocks: slice = slice(None)) -> Tensor:
     if tower.stack.fits(rows):
         return tower.stack(rows, sequences, tower.causal, keep, blocks)
     return run_blocks(tower.blocks[blocks], rows, sequences, tower.causal, keep)

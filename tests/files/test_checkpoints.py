@@ -91,6 +91,19 @@ def test_everything_else_comes_back(tmp_path):
     assert torch.equal(read(path).tokenizer("a photo of a cat"), saved.tokenizer("a photo of a cat"))
 
 
+def test_a_model_without_preprocessing_stays_without(tmp_path):
+    saved = model(OPEN_CLIP, preprocessing={})
+    write(saved, tmp_path / "m.safetensors")
+    assert read(tmp_path / "m.safetensors").preprocessing == saved.preprocessing == {}
+
+
+def test_settings_that_could_not_be_read_again_are_not_written(tmp_path):
+    wrong = model(OPEN_CLIP, preprocessing={"kind": "open_clip", "size": "32"})
+    with pytest.raises(CheckpointError, match="size"):
+        write(wrong, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_are_the_hosts_and_nothing_of_the_device_is_stored(tmp_path):
     path = tmp_path / "m.safetensors"
     write(model(OPEN_CLIP), path)

@@ -6,12 +6,14 @@
 
 Needs, besides clipq, whichever peers are to be compared: openvino, nncf, onnxruntime, onnx, onnxscript, torchao. What
 is not installed, or what the processor cannot do, is skipped by name. Peers get padded token ids of the full context,
-as their users would give them. One JSON line is appended to --output.
+as their users would give them. One JSON line is appended to --output, unless the run was too noisy to be kept: where
+the quartiles of a cell's fastest contestant lie more than 15 % apart, the machine was busy with something else.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 import time
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from peers.contestants import CONTESTANTS, chosen
 from peers.racing import Race, quiet, say
+from peers.trust import WARM_SECONDS
 
 from clipq.cli.options import positive, positives
 from clipq.errors import ClipqError
@@ -35,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add("--towers", type=names, default=("image", "text"), help="default: image,text")
     add("--batch-sizes", type=positives, default=(1, 8, 32), help="default: 1,8,32")
     add("--runs", type=positive, default=5, help="samples of each (default: %(default)s)")
+    add("--warm-up", type=float, default=WARM_SECONDS, metavar="S", help="seconds at most, each (default: %(default)s)")
     add("--threads", type=positive, default=cores(), help="for every contestant (default: all cores)")
     add("--calibration", type=positive, default=64, help="inputs for static quantization (default: %(default)s)")
     add("--only", type=names, default=(), metavar="NAME,NAME", help=f"of {', '.join(c.name for c in CONTESTANTS)}")
@@ -44,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-memory", action="store_true", help="skip the fresh process for each contestant")
     add("--quick", action="store_true", help="3 runs at batch 1 and 8")
     add("--output", type=Path, help="the .jsonl file to append to (default: none)")
+    add("--accept-noise", action="store_true", help="append also a run whose own spread is too large, marked as such")
     return parser
 
 
@@ -54,6 +59,7 @@ def names(text: str) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, append."""
     args = parser().parse_args(argv)
+    args.command = shlex.join(["bench_peers.py", *(sys.argv[1:] if argv is None else argv)])
     if args.quick:
         args.runs, args.batch_sizes = 3, (1, 8)
     try:
@@ -80,15 +86,15 @@ def compete(args: argparse.Namespace, folder: Path) -> None:
         inputs = prepare(workspace, model, args.calibration, args.images)
     del model
     flags = frozenset({"compile"} if args.compile else ())
-    race = Race(workspace, contestants, args.batch_sizes, args.runs, flags, args.all)
+    race = Race(workspace, contestants, args.batch_sizes, args.runs, flags, args.all, args.warm_up)
     race.run()
     if not args.no_memory:
         race.measure_memory()
     weights = "random" if args.weights is None else "given"
-    result = results.described(race, inputs, weights, time.perf_counter() - begun)
+    result = {**results.described(race, inputs, weights, time.perf_counter() - begun), "command": args.command}
     results.show(result)
     if args.output:
-        results.append(result, args.output)
+        results.append(result, args.output, args.accept_noise)
 
 
 if __name__ == "__main__":

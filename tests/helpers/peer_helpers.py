@@ -9,6 +9,9 @@ import numpy as np
 from peers.contestant import Contestant
 from peers.contestants import YARDSTICKS
 
+WARM_UP = 0.1
+"""Seconds of warm-up at most."""
+
 CLIPQ, EAGER = (one.name for one in YARDSTICKS)
 
 
@@ -44,5 +47,5 @@ def contestant(name: str, encode=nothing_but_zeros, **other) -> Contestant:
 
 
 def arguments(weights: Path, output: Path, *more: str) -> list[str]:
-    fast = ["--batch-sizes", "1,2", "--runs", "2", "--threads", "1", "--calibration", "2"]
-    return ["--weights", str(weights), *fast, "--output", str(output), *more]
+    fast = ["--batch-sizes", "1,2", "--runs", "2", "--threads", "1", "--calibration", "2", "--warm-up", str(WARM_UP)]
+    return ["--weights", str(weights), *fast, "--accept-noise", "--output", str(output), *more]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 import pytest
-from peer_helpers import CLIPQ, EAGER, contestant, nothing_but_zeros
-from peers import measuring, racing
+from peer_helpers import CLIPQ, EAGER, WARM_UP, contestant, nothing_but_zeros
+from peers import measuring, racing, trust
 from peers.contestant import Contestant, reason_to_skip
 from peers.contestants import YARDSTICKS
 from peers.racing import Race, best_rows, promising
@@ -62,19 +63,38 @@ def test_the_fastest_setting_counts_and_hopeless_ones_are_not_timed():
     assert promising(once) == [(CLIPQ, "only"), ("peer", "fast"), ("peer", "slower")]
     samples = {(CLIPQ, "only"): [10.0, 30.0, 20.0], ("peer", "fast"): [9.0, 40.0, 50.0], ("peer", "slower"): [30.0] * 3}
     own, peer = best_rows(samples, once)
-    assert own["ratio"] == 1 and own["ms"] == {"median": 20, "min": 10, "max": 30} and not own["other_settings_ms"]
+    assert own["ratio"] == 1 and not own["other_settings_ms"]
+    assert own["ms"] == {"median": 20, "min": 10, "max": 30, "q1": 15, "q3": 25}
     assert (peer["setting"], peer["ratio"]) == ("slower", 1.5)
     assert peer["other_settings_ms"] == {"fast": 40.0, "hopeless": 9000.0}
 
 
 def test_who_is_far_too_slow_is_timed_once_and_left_out_of_larger_batches(place, monkeypatch):
     monkeypatch.setattr(racing, "single", lambda encode, inputs: 9.0 if encode is nothing_but_zeros else 1.0)
+    monkeypatch.setattr(trust, "MISCONFIGURED", math.inf)
     race = Race(place, [*YARDSTICKS, contestant("slow")], (2, 1), 3)
     race.run()
     slow = [row for row in race.rows if row["contestant"] == "slow"]
     assert {(row["batch_size"], row["samples"], row["ms"]["median"]) for row in slow} == {(1, 1, 9000.0)}
     assert {row["samples"] for row in race.rows if row["contestant"] != "slow"} == {3}
     assert {(f["contestant"], f["batch_size"], f["error"][:9]) for f in race.failures} == {("slow", 2, "left out:")}
+
+
+def test_who_must_have_been_set_up_wrongly_is_in_no_cell(place, monkeypatch):
+    monkeypatch.setattr(racing, "single", lambda encode, inputs: 999.0 if encode is nothing_but_zeros else 0.001)
+    race = Race(place, [*YARDSTICKS, contestant("wrong")], (1, 2), 1)
+    race.run()
+    assert {row["contestant"] for row in race.rows} == {CLIPQ, EAGER} and not race.failures
+    (entry,) = (one for one in race.entries() if one["name"] == "wrong")
+    assert entry["status"] == "dropped"
+    assert "times torch fp32's time (image tower, images, batch 1), which is our setting" in entry["reason"]
+
+
+def test_every_row_says_how_it_was_warmed_up(result):
+    for row in result["rows"]:
+        warm = row["warm_up"]
+        assert 0 < warm["call_seconds"] <= warm["seconds"]
+        assert warm["seconds"] >= WARM_UP or warm["stable"] and warm["calls"] >= 2 * trust.WINDOW
 
 
 def test_turns_alternate():

@@ -6,7 +6,6 @@ import gc
 import importlib
 import math
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -72,10 +71,6 @@ def cosine(found: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     a, b = found.astype(np.float64), reference.astype(np.float64)
     each = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-30)
     return {"mean": float(each.mean()), "min": float(each.min())}
-
-
-def summary(samples: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(samples), "min": min(samples), "max": max(samples)}
 
 
 def first_line(error: BaseException) -> str:

@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .contestant import Contestant, Encode, reason_to_skip
-from .measuring import Key, attempted, cosine, in_turns, memory, single, summary
+from .measuring import Key, attempted, cosine, in_turns, memory, single
 from .torch_peers import CLIPQ, EAGER
+from .trust import WARM_SECONDS, WarmUp, misconfigured, summary, warmed
 from .workspace import INPUTS, Workspace
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Race:
     """The contestants, how they are measured, and what has been found so far.
 
     `flags` are those contestants' flags that were asked for; `everything` also runs what the processor is not made for.
+    `warm_seconds` bound the warm-up of each setting in each cell.
     """
 
     workspace: Workspace
@@ -43,10 +45,12 @@ class Race:
     runs: int
     flags: frozenset[str] = frozenset()
     everything: bool = False
+    warm_seconds: float = WARM_SECONDS
     rows: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
     slow: set[tuple[str, str]] = field(default_factory=set)
+    dropped: dict[str, str] = field(default_factory=dict)
 
     def skipped(self) -> dict[str, str]:
         """Why, for each contestant that does not take part."""
@@ -54,7 +58,7 @@ class Race:
         return {name: reason for name, reason in reasons.items() if reason}
 
     def run(self) -> None:
-        """Measure everything; `rows` and `failures` hold the outcome."""
+        """Measure everything; `rows`, `failures` and `dropped` hold the outcome."""
         skipped = self.skipped()
         taking_part = [one for one in self.contestants if one.name not in skipped]
         for tower in self.workspace.towers:
@@ -62,8 +66,11 @@ class Race:
             for batch in sorted(self.batch_sizes):
                 opened = self._opened(ready, tower, batch)
                 for kind in INPUTS[tower]:
-                    say(f"{tower}, {kind}, batch {batch}: {', '.join(sorted({name for name, _ in opened}))}")
-                    self._measure(opened, tower, kind, batch)
+                    here = {key: encode for key, encode in opened.items() if key[0] not in self.dropped}
+                    say(f"{tower}, {kind}, batch {batch}: {', '.join(sorted({name for name, _ in here}))}")
+                    self._measure(here, tower, kind, batch)
+                    self._drop_misconfigured()
+                here.clear()
                 opened.clear()
                 gc.collect()
 
@@ -88,12 +95,25 @@ class Race:
                 "kind": one.kind,
                 "versions": one.versions(),
                 "about": one.about,
-                "status": "skipped" if one.name in skipped else "measured" if one.name in measured else "failed",
-                "reason": skipped.get(one.name) or self._first_failure(one.name),
+                "status": self._status(one.name, skipped, measured),
+                "reason": skipped.get(one.name) or self.dropped.get(one.name) or self._first_failure(one.name),
                 "memory": self.memory.get(one.name),
             }
             for one in self.contestants
         ]
+
+    def _status(self, name: str, skipped: Mapping[str, str], measured: set[str]) -> str:
+        if name in skipped:
+            return "skipped"
+        return "dropped" if name in self.dropped else "measured" if name in measured else "failed"
+
+    def _drop_misconfigured(self) -> None:
+        """Who is so slow that it must have been set up wrongly is in no cell, with a sentence in its place."""
+        for name, reason in misconfigured(self.rows, EAGER.name, [CLIPQ.name]).items():
+            say(f"DROPPED {name}: {reason}")
+            self.dropped[name] = reason
+            self.rows = [row for row in self.rows if row["contestant"] != name]
+            self.failures = [failure for failure in self.failures if failure["contestant"] != name]
 
     def _first_failure(self, name: str) -> str | None:
         return next((failure["error"] for failure in self.failures if failure["contestant"] == name), None)
@@ -109,6 +129,8 @@ class Race:
     def _opened(self, contestants: Sequence[Contestant], tower: str, batch: int) -> dict[Key, Encode]:
         found: dict[Key, Encode] = {}
         for one in contestants:
+            if one.name in self.dropped:
+                continue
             if (one.name, tower) in self.slow:
                 self._fail(
                     one.name, tower, None, batch, f"left out: over {TOO_SLOW:.0f} times torch fp32's time before"
@@ -127,14 +149,15 @@ class Race:
         inputs = self.workspace.inputs(kind)[:batch]
         where = {"tower": tower, "input": kind, "batch_size": batch}
         outputs: dict[Key, np.ndarray] = {}
-        once: dict[Key, float] = {}
+        warm: dict[Key, WarmUp] = {}
         for key, encode in opened.items():
             with quiet():
-                found, error = attempted(partial(_first_calls, encode, inputs))
+                found, error = attempted(partial(_first_calls, encode, inputs, self.warm_seconds))
             if error:
                 self._fail(key[0], tower, kind, batch, f"{key[1]}: {error}")
             else:
-                outputs[key], once[key] = found
+                outputs[key], warm[key] = found
+        once = {key: found.call_seconds for key, found in warm.items()}
         worth = promising(once)
         slow = {key: [1000 * once[key]] for key in worth if too_slow(key, once)}
         self.slow |= {(name, tower) for name, _ in slow}
@@ -143,9 +166,9 @@ class Race:
             self._fail(name, tower, kind, batch, f"{setting}: {error}")
         reference = next((output for key, output in outputs.items() if key[0] == EAGER.name), None)
         for row in best_rows({**samples, **slow}, once):
-            found = outputs[row["contestant"], row["setting"]]
-            near = None if reference is None else cosine(found, reference)
-            self.rows.append({**where, **row, "cosine": near})
+            key = row["contestant"], row["setting"]
+            near = None if reference is None else cosine(outputs[key], reference)
+            self.rows.append({**where, **row, "cosine": near, "warm_up": warm[key].described()})
             say(f"    {row['ms']['median'] / batch:9.2f} ms an item  {row['contestant']}")
 
     def _fail(self, name: str, tower: str, kind: str | None, batch: int | None, error: str) -> None:
@@ -186,8 +209,8 @@ def best_rows(samples: Mapping[Key, list[float]], once: Mapping[Key, float]) -> 
         }
 
 
-def _first_calls(encode: Encode, inputs: np.ndarray) -> tuple[np.ndarray, float]:
-    """The output of the first call, which packs and compiles, and the seconds of the second.
+def _first_calls(encode: Encode, inputs: np.ndarray, limit: float) -> tuple[np.ndarray, WarmUp]:
+    """The output of the first call, which packs and compiles, and the calls after it until their time is stable.
 
     The output is copied: some contestants write every call's into the same memory.
     """
@@ -196,7 +219,7 @@ def _first_calls(encode: Encode, inputs: np.ndarray) -> tuple[np.ndarray, float]
     found = np.array(encode(inputs), np.float32)
     if not np.isfinite(found).all():
         raise ValueError("the embeddings are not finite")
-    return found, single(encode, inputs)
+    return found, warmed(lambda: single(encode, inputs), limit)
 
 
 def say(text: str) -> None:

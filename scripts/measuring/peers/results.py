@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipq.machine import cpu_flags
 
 from .measuring import SAMPLE_SECONDS
+from .trust import SPREAD, noisy_cells
 
 if TYPE_CHECKING:
     from .racing import Race
@@ -45,6 +46,7 @@ def described(race: Race, inputs: dict[str, Any], weights: str, seconds: float) 
         "contestants": race.entries(),
         "rows": race.rows,
         "failures": race.failures,
+        "noisy": noisy_cells(race.rows),
         "runs": race.runs,
         "sample_seconds": SAMPLE_SECONDS,
         "environment": {**environment, "threads": race.workspace.threads, "features": sorted(_FLAGS & cpu_flags())},
@@ -53,10 +55,20 @@ def described(race: Race, inputs: dict[str, Any], weights: str, seconds: float) 
     }
 
 
-def append(result: dict[str, Any], path: Path) -> None:
-    """Add the result as a line to `path`, which is at every moment what it was before or complete."""
+def append(result: dict[str, Any], path: Path, accept_noise: bool = False) -> None:
+    """Add the result as a line to `path`, which is at every moment what it was before or complete.
+
+    Raises `ClipqError` for a run that was too noisy to be compared with others, unless `accept_noise`.
+    """
+    from clipq.errors import ClipqError
     from clipq.resources import atomic_path
 
+    if result["noisy"] and not accept_noise:
+        raise ClipqError(
+            f"not added to {path}: the samples of the fastest vary by over {100 * SPREAD:.0f} % between quartiles, so "
+            f"something else was running ({'; '.join(result['noisy'])}). Run it again on a quiet machine, or with "
+            "--accept-noise."
+        )
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     with atomic_path(path) as temporary:
         temporary.write_text(f"{old}{json.dumps(result, allow_nan=False)}\n", encoding="utf-8")
@@ -90,8 +102,10 @@ def notes(result: dict[str, Any]) -> Iterator[str]:
     if result["weights"] == "random":
         yield "Random weights: times and memory are the real model's, a cosine says little about one that learned."
     for one in result["contestants"]:
-        if one["status"] == "skipped":
-            yield f"skipped: {one['name']} ({one['reason']})"
+        if one["status"] in ("skipped", "dropped"):
+            yield f"{one['status']}: {one['name']} ({one['reason']})"
+    for cell in result["noisy"]:
+        yield f"noisy: {cell}"
     for failure in result["failures"]:
         yield f"failed: {failure['contestant']}, {failure['tower']}: {failure['error']}"
 

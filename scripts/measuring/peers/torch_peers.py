@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from clipq.machine import cpu_flags
 
 from .contestant import Contestant, Encode, Open, Settings, no_native_bf16, no_vnni
 from .workspace import Workspace, plain_module
@@ -71,10 +73,15 @@ def open_bf16(workspace: Workspace, tower: str) -> Encode:
 def open_compiled(workspace: Workspace, tower: str) -> Encode:
     import torch
 
-    return _encoder(workspace, _fp32_module(workspace), tower, torch.float32, compiled=True)
+    return _encoder(workspace, _fp32_module(workspace), tower, torch.float32, COMPILING["freezing"])
 
 
-def open_torchao(workspace: Workspace, tower: str) -> Encode:
+def torchao_settings(workspace: Workspace, tower: str, batch: int) -> Settings:
+    """torchao's documented way (`quantize_`, then `torch.compile` with max-autotune), and inductor's for inference."""
+    return {name: partial(open_torchao, workspace, tower, name) for name in ("max-autotune", "freezing")}
+
+
+def open_torchao(workspace: Workspace, tower: str, setting: str) -> Encode:
     """torchao reaches only `nn.Linear`; attention is rewritten with them first, or it would stay fp32."""
     import torch
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
@@ -84,20 +91,33 @@ def open_torchao(workspace: Workspace, tower: str) -> Encode:
     # Its recommended inductor settings are for GPUs, and change torch's matmul precision for everyone else in the run.
     config = Int8DynamicActivationInt8WeightConfig(reduce_range=no_vnni(), set_inductor_config=False)
     quantize_(module, config)
-    return _encoder(workspace, module, tower, torch.float32, compiled=True)
+    return _encoder(workspace, module, tower, torch.float32, COMPILING[setting])
 
 
-def _encoder(workspace: Workspace, module: nn.Module, tower: str, dtype: torch.dtype, compiled: bool = False) -> Encode:
-    """A call of open_clip's own encode_image or encode_text."""
+COMPILING: dict[str, dict[str, Any]] = {
+    "max-autotune": {"mode": "max-autotune"},
+    "freezing": {"options": {"freezing": True}},
+}
+"""Arguments of `torch.compile`. Freezing folds the weights into the graph in the layout the kernels want."""
+
+
+def no_fast_int8_of_torch() -> str | None:
+    """Whether torch's own int8 product, which torchao calls, would be its fallback here."""
+    fast = {"avx512_vnni", "amx_int8"}
+    return None if fast & cpu_flags() else "torch's int8 product needs AVX512-VNNI or AMX (--all runs it anyway)"
+
+
+def _encoder(
+    workspace: Workspace, module: nn.Module, tower: str, dtype: torch.dtype, compiled: dict[str, Any] | None = None
+) -> Encode:
+    """A call of open_clip's own encode_image or encode_text; compiled: by `torch.compile` with these arguments."""
     import torch
 
     torch.set_num_threads(workspace.threads)
     call = module.encode_image if tower == "image" else module.encode_text
     if compiled:
-        # Each batch size is compiled for itself, so what earlier ones compiled is forgotten. Freezing folds the weights
-        # into the graph in the layout the kernels want: inductor's setting for inference.
-        torch.compiler.reset()
-        call = torch.compile(call, dynamic=False, options={"freezing": True})
+        torch.compiler.reset()  # each batch size is compiled for itself: what earlier ones compiled is forgotten
+        call = torch.compile(call, dynamic=False, **compiled)
 
     @torch.inference_mode()
     def encode(inputs: np.ndarray) -> np.ndarray:
@@ -173,9 +193,10 @@ OTHERS = (
         "int8",
         (*_TORCH, "torchao"),
         (*_MODULES, "torchao"),
-        _only("torch.compile", open_torchao),
-        about="Int8DynamicActivationInt8WeightConfig, nn.MultiheadAttention rewritten with nn.Linear, torch.compile "
-        "with static shapes and freezing; 7-bit ranges without VNNI",
+        torchao_settings,
+        obstacle=no_fast_int8_of_torch,
+        about="quantize_ with Int8DynamicActivationInt8WeightConfig, nn.MultiheadAttention rewritten with nn.Linear, "
+        "torch.compile with static shapes, max-autotune or freezing; 7-bit ranges without VNNI",
         compiles=True,
     ),
 )

@@ -35,6 +35,13 @@ def _name(source: Mapping) -> str:
     return "/".join(str(source[key]) for key in ("arch", "tag") if source.get(key)) or "unnamed"
 
 
+def weight_bytes(model: Model) -> int:
+    """Bytes of all tensors of a model, as a file holds them."""
+    from .modules.state import slots
+
+    return sum(slot.tensor.nbytes for slot in slots(model.module).values())
+
+
 def described_environment(processes: Processes) -> dict:
     """Versions, processor, cores and threads: numbers of two machines or versions may differ in the last digits."""
     import torch

@@ -8,6 +8,7 @@ from typing import Any
 from . import show
 from .options import (
     add_model,
+    add_plot,
     add_precision,
     baseline_of,
     load_baseline,
@@ -33,13 +34,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-sizes", metavar="N,N", type=positives, default=(1, 8, 32), help=help)
     parser.add_argument("--runs", metavar="N", type=positive, default=10, help="timed samples (default: %(default)s)")
     parser.add_argument("--no-memory", action="store_true", help="skip memory (it loads both models once more)")
+    add_plot(parser, "draw the times", "clipq-bench.svg")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from .. import plots
     from ..benchmark import benchmark, memory
 
+    if args.plot:
+        plots.check_plot(args.plot)
     baseline_of(args)  # where there is none, that is found before MODEL is loaded
     model, baseline = load_model(args), load_baseline(args)
     report = benchmark(model, baseline, args.batch_sizes, args.runs)
@@ -52,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         show.as_json(report)
     else:
         _print(report)
+    if args.plot:
+        show.note(f"the plot: {plots.save(plots.bench(report), args.plot).resolve()}")
     return 0
 
 

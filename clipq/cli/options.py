@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
+from ..description import weight_bytes as weight_bytes
 from ..errors import ClipqError, OutputError
 from ..resources import check_output_folder, check_output_path
 from . import show
@@ -125,11 +126,10 @@ def load_baseline(args: argparse.Namespace) -> Model:
     return load(**found)
 
 
-def weight_bytes(model: Model) -> int:
-    """Bytes of all tensors of a model, as a file holds them."""
-    from ..modules.state import slots
-
-    return sum(slot.tensor.nbytes for slot in slots(model.module).values())
+def add_plot(parser: argparse.ArgumentParser, what: str, default: str) -> None:
+    """--plot [FILE]; `what` is shown."""
+    help = f"{what}, as .svg, .png or .pdf (default: {default}; needs matplotlib)"
+    parser.add_argument("--plot", metavar="FILE", nargs="?", type=Path, const=Path(default), help=help)
 
 
 def check_model_path(path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from ..description import described_environment, described_model
+from ..description import described_environment, described_model, weight_bytes
 from ..inputs.images import Images
 from ..work.processes import Processes
 from .embedding import Embedded
@@ -21,7 +21,7 @@ def described_run(model: Model, images: Images, embedded: Embedded, processes: P
     return {
         "n": len(embedded.indices),
         "limit": images.limit,
-        "model": described_model(model),
+        "model": {**described_model(model), "weight_bytes": weight_bytes(model)},
         "data": {"layout": images.layout, "digest": images.digest()},
         "broken": {"count": len(broken), "names": broken},
         "environment": described_environment(processes),

@@ -25,7 +25,8 @@ FORMAT = 1
 class Result:
     """What was measured, with everything needed to measure it again. All shares are in [0, 1].
 
-    model: name, precision per tower, source, fingerprint (sha256 of what it computes with), kernel_path, device.
+    model: name, precision per tower, source, fingerprint (sha256 of what it computes with), kernel_path, device,
+    weight_bytes (absent from lines of clipq 0.3 and older).
     data: layout and digest (sha256 of keys, labels and sizes). n: images read; `broken` names the others.
     metrics: top1, top1_interval, top5, mean_per_class_recall (empty for fidelity).
     comparison, baseline, towers: only with a baseline, see `comparison.comparison` and `comparison.towers`.

@@ -14,6 +14,7 @@ PATTERNS = (
     "Makefile",
     "hatch_build.py",
     "eval/README.md",
+    "eval/SPEED.md",
     "eval/tasks/*.toml",
     "zoo/README.md",
     "zoo/cards/*.md",

@@ -1,0 +1,178 @@
+"""The front page: its Python and its commands run as they stand, with small models in place of the hub's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import clipq
+from clipq.cli import build_parser, main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "README.md"
+TEXT = PAGE.read_text("utf-8")
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+STAND_INS = {
+    '"ViT-B-32/openai"': '"clipq-tiny"',
+    '"ViT-B-32", pretrained': '"tiny-readme", pretrained',
+    "openai/clip-vit-base-patch32": "{transformers}",
+    '"drawings", baseline': '"folder", data="classes", baseline',
+    '"me/my-clip-int8")': '"me/my-clip-int8", token="secret", endpoint="{hub}")',
+}
+"""What stands in the Python of the page, and what the test puts in its place."""
+
+COMMAND_STAND_INS = {
+    "ViT-B-32/openai": "clipq-tiny",
+    "--task imagenet1k --data imagenet/val": "--task folder --data classes",
+}
+SHORTER = {"info": "--no-measure", "bench": "--runs 1 --batch-sizes 1 --no-memory"}
+"""What keeps a command short; what it does is tested elsewhere."""
+
+NOT_HERE = ("demo", "--plot")
+"""Commands that take long or need matplotlib: that the page's are understood is tested here, what they do elsewhere."""
+
+
+def blocks(language: str) -> list[str]:
+    return [code for name, code in FENCED.findall(TEXT) if name == language]
+
+
+def lines() -> list[list[str]]:
+    """Every command line of the page, as a shell would split it."""
+    found = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    return [part for words in found if words for part in split(words, "&&")]
+
+
+def split(words: list[str], separator: str) -> list[list[str]]:
+    at = words.index(separator) if separator in words else len(words)
+    return [words[:at], *(split(words[at + 1 :], separator) if at < len(words) else [])]
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every `clipq` line, in their order: later ones use what earlier ones wrote."""
+    return [words[1:] for words in lines() if Path(words[0]).name == "clipq"]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, drawings) -> Path:
+    """The folder that the page is run in, with what it names."""
+    for name, picture in zip(("photos/cat", "photos/dog", "classes/cat/0", "classes/dog/1"), drawings, strict=False):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_arch(place, monkeypatch) -> None:
+    """An architecture of open_clip as small as a test, its weights in a file, and both as an open_clip folder."""
+    import open_clip.factory as factory
+    import torch
+    from safetensors.torch import save_file
+    from tiny_models import build, open_clip_config
+
+    for name in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
+        monkeypatch.setattr(factory, name, getattr(factory, name).copy())
+    (place / "archs").mkdir()
+    (place / "archs" / "tiny-readme.json").write_text(json.dumps(open_clip_config()), "utf-8")
+    factory.add_model_config(place / "archs")
+    tensors = build("open_clip CLIP").state_dict()
+    torch.save(tensors, place / "weights.pt")
+    (place / "folder").mkdir()
+    save_file(tensors, place / "folder" / "open_clip_model.safetensors")
+    config = {"model_cfg": open_clip_config(), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (place / "folder" / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """The measurement behind "auto", with a tiny tower."""
+    from clipq.loading import worth
+
+    sizes = worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
+    monkeypatch.setattr("clipq.loading.load.measure", partial(worth.measure, limit=0.02, sizes=sizes))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A server that speaks the hub's protocol (its older one for storage)."""
+    from hub_server import HubServer
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    with HubServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=["names", "modules"])
+@pytest.mark.filterwarnings("default")  # of other people's packages
+def test_the_python_runs_as_it_stands(code, tiny_arch, clip_folder, hub, quick):
+    for name, stand_in in STAND_INS.items():
+        code = code.replace(name, stand_in.format(transformers=clip_folder, hub=hub.url))
+    done: dict = {}
+    exec(compile(code, PAGE.name, "exec"), done)
+    assert done["model"].classify(["photos/cat.png"], ["cat", "dog"]).sum().item() == pytest.approx(1)
+    assert done["images"].shape[1] > 1
+
+
+def test_the_commands_run_as_they_stand(place, capsys):
+    for arguments in commands():
+        if {*arguments} & {*NOT_HERE}:
+            continue
+        line = shlex.join(arguments)
+        for name, stand_in in COMMAND_STAND_INS.items():
+            line = line.replace(name, stand_in)
+        more = SHORTER.get(arguments[0], "") if line != "info model.safetensors" else ""
+        assert main(shlex.split(f"{line} {more}")) == 0, capsys.readouterr().err
+    assert (place / "model.safetensors").is_file() and (place / "photos.safetensors").is_file()
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=shlex.join)
+def test_a_command_is_understood_as_it_stands(arguments):
+    """Whoever changes an option has to change it here too."""
+    assert build_parser().parse_args(arguments).run
+
+
+def test_other_lines_name_what_is_there():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    known = ("python3 -m venv", ".venv/bin/pip install -e", ".venv/bin/python -m pytest")
+    for words in lines():
+        line = shlex.join(words)
+        if words[0] == "make":
+            assert f"\n{words[1]}:" in makefile, line
+        elif Path(words[0]).name != "clipq":
+            assert line.startswith(known), f"`{line}` of the page is run by no test"
+
+
+def test_the_stand_ins_are_of_this_page():
+    """And the page has something that runs."""
+    assert len(blocks("python")) == 2 and len(commands()) >= 7
+    assert [name for name in (*STAND_INS, *COMMAND_STAND_INS) if name not in TEXT] == []
+    assert {arguments[0] for arguments in commands()} >= {"list", "info", "quantize", "eval", "bench", "embed"}
+
+
+def test_links_and_pictures_are_there():
+    named = re.findall(r"\]\(([^)#]+)\)|<img[^>]* src=\"([^\"]+)\"", TEXT)
+    targets = [one or other for one, other in named]
+    assert len(targets) > 5
+    assert [name for name in targets if "://" not in name and not (ROOT / name).exists()] == []
+
+
+def test_a_visitor_sees_table_picture_and_commands_in_this_order():
+    assert len(TEXT.splitlines()) < 200
+    places = [
+        TEXT.index(mark) for mark in ("<!-- speed -->", "make demo", "clipq.load(", "<!-- accuracy -->", "## Limits")
+    ]
+    assert places == sorted(places)
+
+
+def test_names_in_the_prose_exist():
+    """`clipq.something` in backquotes, and every command."""
+    for name in set(re.findall(r"`clipq\.(\w+)", TEXT)):
+        assert hasattr(clipq, name), name
+    known = build_parser()._subparsers._group_actions[0].choices
+    assert {*re.findall(r"`clipq ([a-z]+)`", TEXT)} <= known.keys()

@@ -61,7 +61,7 @@ def card(width: float, height: float, title: str, about: str, caption: Sequence[
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), facecolor="white", label=title)
+    figure = Figure(figsize=(width, height), facecolor="white", label=plain(title))
     write(figure, title, _MARGIN, 0.22, size=12, weight="bold")
     write(figure, about, _MARGIN, 0.49, colour=SOFT)
     lines = wrapped_caption(width, caption)
@@ -125,7 +125,9 @@ def machine(model: dict, environment: dict) -> str:
 
 def digits(value: float) -> str:
     """Three digits, as people write them: 0.0123, 1.62, 13.2, 236."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value < 1 else f"{value:.{1 if value >= 10 else 2}f}"
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:#.3g}" if value >= 1 else f"{value:.3g}"
 
 
 def plain(text: str) -> str:

@@ -38,7 +38,7 @@ def bench(report: dict[str, Any]) -> Figure:
     """
     check_matplotlib()
     towers = {tower: _rows(report, tower) for tower in dict.fromkeys(row["tower"] for row in report["rows"])}
-    panel = max(3.3, 0.72 * max(map(len, towers.values())))
+    panel = max(3.3, 1.0 * max(map(len, towers.values())))
     width = max(_LEFT + (panel + _GAP) * len(towers) - _GAP + 0.3, 6.2)
     caption = wrapped_caption(width, _caption(report))
     names = _names(report)

@@ -60,7 +60,7 @@ def test_every_file_of_every_room_is_in_the_wheel(wheel):
     expected = {path.as_posix() for path in rooms if _is_source(path)}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("clipq/")}
     assert {name for name in names if not name.startswith("clipq/data/") and _is_source(Path(name))} == expected
-    assert {"clipq/arithmetic/schemes.py", "clipq/towers/__init__.py", "clipq/cli/page.html"} <= expected
+    assert {"clipq/arithmetic/schemes.py", "clipq/towers/__init__.py", "clipq/cli/showcase/page.html"} <= expected
 
 
 def _is_source(path: Path) -> bool:

@@ -38,16 +38,19 @@ def test_a_result_says_where_it_comes_from(result):
     assert measured["torch bf16"]["versions"]["torch"] == result["environment"]["versions"]["torch"]
     assert {one["status"] for one in measured.values()} == {"measured"}
     assert result["inputs"]["tokens"]["full"] == {"min": 16, "mean": 16, "max": 16}
+    assert result["command"].startswith("bench_peers.py --weights ") and "--only 'torch bf16'" in result["command"]
+    assert isinstance(result["noisy"], list)
 
 
-def test_a_second_run_is_a_second_line(weights, tmp_path, capsys):
+def test_a_second_run_is_a_second_line(result, weights, tmp_path, capsys):
     output = tmp_path / "results.jsonl"
-    for _ in range(2):
-        more = ("--only", CLIPQ, "--towers", "text", "--no-memory", "--quick")
-        bench_peers.main(arguments(weights, output, *more))
-    first, second = map(json.loads, output.read_text(encoding="utf-8").splitlines())
-    assert first["runs"] == second["runs"] == 3
-    assert {row["batch_size"] for row in first["rows"]} == {1, 8}
+    before = f"{json.dumps(result)}\n"
+    output.write_text(before, encoding="utf-8")
+    bench_peers.main(arguments(weights, output, "--only", CLIPQ, "--towers", "text", "--no-memory", "--quick"))
+    text = output.read_text(encoding="utf-8")
+    assert text.startswith(before) and text.count("\n") == 2
+    second = json.loads(text.splitlines()[1])
+    assert second["runs"] == 3 and {row["batch_size"] for row in second["rows"]} == {1, 8}
     assert "text tower, captions, batch 8" in capsys.readouterr().out
 
 

@@ -120,6 +120,33 @@ def test_who_fails_late_loses_only_its_own_samples():
     assert errors == {("B", ""): "MemoryError"}
 
 
+def test_a_cell_is_measured_again_until_it_is_quiet(monkeypatch):
+    """And the quietest attempt counts, whatever its times."""
+    key, peer = (CLIPQ, "only"), ("peer", "only")
+    noisy, quiet, fast = [10.0, 20.0, 30.0], [40.0, 41.0, 42.0], [1.0, 5.0, 9.0]
+    encoders = {key: nothing_but_zeros, peer: nothing_but_zeros}
+
+    def after(*attempts: list[float]) -> tuple[list[float], int]:
+        given = iter(attempts)
+        monkeypatch.setattr(measuring, "in_turns", lambda *_: ({key: next(given), peer: [99.0, 300.0, 900.0]}, {}))
+        samples, errors, tries = measuring.quietest(encoders, np.zeros(1), 3, {})
+        assert not errors
+        return samples[key], tries
+
+    assert after(quiet, fast) == (quiet, 1)
+    assert after(noisy, quiet, fast) == (quiet, 2)
+    assert after(noisy, fast, noisy, quiet) == (noisy, 3)
+
+
+def test_who_fails_in_a_later_attempt_is_out(monkeypatch):
+    encoders = {(name, ""): nothing_but_zeros for name in "AB"}
+    attempts = iter(
+        [({("A", ""): [1.0, 2.0, 3.0], ("B", ""): [9.0] * 3}, {}), ({("A", ""): [1.0] * 3}, {("B", ""): "x"})]
+    )
+    monkeypatch.setattr(measuring, "in_turns", lambda *_: next(attempts))
+    assert measuring.quietest(encoders, np.zeros(1), 3, {}) == ({("A", ""): [1.0] * 3}, {("B", ""): "x"}, 2)
+
+
 def test_memory_is_measured_in_a_fresh_process(place):
     found = measuring.memory(contestant("zeros"), place)
     assert 0 < found["idle"] <= found["loaded"] <= found["peak"]

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .contestant import Contestant, Encode, reason_to_skip
-from .measuring import Key, attempted, cosine, in_turns, memory, single
+from .measuring import Key, attempted, cosine, memory, quietest, single
 from .torch_peers import CLIPQ, EAGER
 from .trust import WARM_SECONDS, WarmUp, misconfigured, summary, warmed
 from .workspace import INPUTS, Workspace
@@ -161,14 +161,15 @@ class Race:
         worth = promising(once)
         slow = {key: [1000 * once[key]] for key in worth if too_slow(key, once)}
         self.slow |= {(name, tower) for name, _ in slow}
-        samples, errors = in_turns({key: opened[key] for key in worth if key not in slow}, inputs, self.runs, once)
+        timed = {key: opened[key] for key in worth if key not in slow}
+        samples, errors, tries = quietest(timed, inputs, self.runs, once)
         for (name, setting), error in errors.items():
             self._fail(name, tower, kind, batch, f"{setting}: {error}")
         reference = next((output for key, output in outputs.items() if key[0] == EAGER.name), None)
         for row in best_rows({**samples, **slow}, once):
             key = row["contestant"], row["setting"]
             near = None if reference is None else cosine(outputs[key], reference)
-            self.rows.append({**where, **row, "cosine": near, "warm_up": warm[key].described()})
+            self.rows.append({**where, **row, "cosine": near, "attempts": tries, "warm_up": warm[key].described()})
             say(f"    {row['ms']['median'] / batch:9.2f} ms an item  {row['contestant']}")
 
     def _fail(self, name: str, tower: str, kind: str | None, batch: int | None, error: str) -> None:

@@ -45,13 +45,16 @@ SHORT_SIDE, ASPECT, MAX_BYTES = 256, 1.5, 40_000
 HEAD = """\
 # The photos of the task `photos`
 
-{n} photos, one a class, each with the one of ImageNet's 1,000 class names (open_clip's) that it shows. They demonstrate;
-they are far too few to measure anything. None is from ImageNet. They were chosen by licence and by how clearly they show
-their class, before any model saw them.
+{n} photos, one a class, each with the one of ImageNet's 1,000 class names (open_clip's) that it shows. They
+demonstrate; they are far too few to measure anything. None is from ImageNet. They were chosen by licence and by how
+clearly they show their class, before any model saw them.
 
 Changes: each was cropped to at most 3:2, reduced to a short side of at most {side} pixels and saved as JPEG without
-metadata. The licence of each picture is stated where the last column says, and was read there; the files came from the
-packages in the column before it. The pictures keep their own licences, which are not clipq's.
+metadata; those of gcompris-qt-data had been cropped, reduced or sharpened before.
+
+The licence of each picture is stated where the last column says, and was read there; the files came from the packages
+in the column before it. (The copyright file of Debian's gcompris-qt-data describes older pictures; GCompris's own lists,
+named here, are of those that the package holds.) The pictures keep their own licences, which are not clipq's.
 `scripts/building/photos.py` makes them again.
 
 | picture | class | index | author | licence | origin | package | licence stated in |

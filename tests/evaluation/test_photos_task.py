@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,5 +63,6 @@ def test_the_task_reads_the_photos_with_their_labels():
 
 
 def test_the_embedded_model_answers_the_task():
-    result = clipq.evaluate(clipq.load("clipq-tiny"), "photos", limit=4)
+    task = replace(load_task("photos"), templates=("{c}",))  # a seventh of the prompts
+    result = clipq.evaluate(clipq.load("clipq-tiny"), task, limit=4)
     assert (result.n, result.n_classes, result.broken["count"]) == (4, 1000, 0)

@@ -57,6 +57,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "functional":  # a module
         return importlib.import_module(".arithmetic.functional", __name__)
+    if name == "plots":  # a room
+        return importlib.import_module(".plots", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

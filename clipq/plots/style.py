@@ -127,7 +127,7 @@ def digits(value: float) -> str:
     """Three digits, as people write them: 0.0123, 1.62, 13.2, 236."""
     if value >= 99.95:
         return f"{value:.0f}"
-    return f"{value:#.3g}" if value >= 1 else f"{value:.3g}"
+    return f"{value:#.3g}" if value else "0"
 
 
 def plain(text: str) -> str:

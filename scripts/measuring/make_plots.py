@@ -7,7 +7,6 @@ python scripts/measuring/make_plots.py --check    # exit code 1 if they do not s
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from result_tables.runs import runs
+
 from clipq.plots import labels, save, style
 
 if TYPE_CHECKING:
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ROOT / "eval" / "results" / "peers-vit-b-32.jsonl"
+RESULTS = ROOT / "eval" / "results"
 PLOTS = ROOT / "docs" / "plots"
-
-KERNEL = "avx512_vnni"
-"""Of the processor that the README speaks of; the other processors are in the tables."""
+MODEL = "ViT-B-32"
 
 FAMILIES = ("clipq int8", "OpenVINO", "ONNX Runtime", "torch bf16", "torch fp32")
 """Who has a bar: of the contestants whose name begins so, the fastest."""
@@ -41,13 +40,12 @@ _WIDTH, _TOP = 8.6, 1.15  # inches: as wide as GitHub shows a page
 _SAME = 3e-6  # of 1 - cosine: what is nearer is drawn as the same
 
 
-def measured(path: Path = PEERS) -> dict[str, Any]:
-    """The newest run on that processor of one model against its peers. Raises `ValueError` if there is none."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in lines if line["model"]["kernel_path"].endswith(KERNEL)]
+def measured(folder: Path = RESULTS) -> dict[str, Any]:
+    """The run that the README's table shows too: the newest of the model. Raises `ValueError` if there is none."""
+    found = [run for run in runs(folder) if run["model"]["name"] == MODEL]
     if not found:
-        raise ValueError(f"{path} has no run of a kernel {KERNEL}; measure one with scripts/measuring/bench_peers.py")
-    return max(found, key=lambda line: line["date"])
+        raise ValueError(f"{folder} has no run of {MODEL}; measure one with scripts/measuring/bench_peers.py")
+    return found[-1]
 
 
 def rows_of(result: dict[str, Any], tower: str, kind: str, size: int) -> list[dict[str, Any]]:
@@ -58,7 +56,7 @@ def rows_of(result: dict[str, Any], tower: str, kind: str, size: int) -> list[di
 
 def best(rows: Sequence[dict[str, Any]], family: str) -> dict[str, Any] | None:
     """The fastest of a family, or None if none of it was measured."""
-    own = [row for row in rows if row["contestant"].startswith(family)]
+    own = [row for row in rows if f"{row['contestant']} ".startswith(f"{family} ")]
     return min(own, key=lambda row: row["ms"]["median"], default=None)
 
 
@@ -152,9 +150,10 @@ def caption(result: dict[str, Any]) -> list[str]:
     """Weights, samples, machine and versions."""
     versions = {name: v for one in result["contestants"] for name, v in one["versions"].items() if v}
     others = [f"{name} {versions[key]}" for key, name in _SHOWN_VERSIONS.items() if key in versions]
+    noisy = " The machine was not quiet." if result.get("noisy") else ""
     weights = "Random weights (cosines depend on them). " if result["weights"] == "random" else ""
     return [
-        f"{weights}Captions of mixed lengths. Medians of {result['runs']} samples, all contestants in turns.",
+        f"{weights}Captions of mixed lengths. Medians of {result['runs']} samples, all contestants in turns.{noisy}",
         f"{style.machine(result['model'], result['environment'])}, {', '.join(others)}; {result['date'][:10]}.",
     ]
 

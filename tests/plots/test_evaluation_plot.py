@@ -114,6 +114,12 @@ def test_ticks_are_few_and_all_different(low, factor):
     assert 2 <= len(ticks) <= 5 and len(set(ticks)) == len(ticks)
 
 
+@pytest.mark.parametrize("distance", [1e-8, 1e-7, 2e-7, 1e-5, 3e-4, 1.0])
+def test_the_last_tick_is_inside_the_figure(pair, task, pictures, monkeypatch, distance):
+    monkeypatch.setattr(cosines, "distances", lambda own, base: [distance, 10 * distance])
+    assert collisions(drawn(pair, task, pictures, 0)) == []
+
+
 def test_what_does_not_belong_together_is_refused(pair, task, pictures, tmp_path):
     own, base = pair(2)
     with pytest.raises(ResultError, match="without per-image answers"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -74,6 +75,11 @@ def test_settings_of_the_caller_count_for_nothing_and_stay(report, tmp_path):
         assert dict(matplotlib.rcParams) == before
 
 
+def test_the_room_is_there_without_being_imported_by_name():
+    code = "import sys, clipq; clipq.plots.bench; sys.exit(bool({'matplotlib', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_nothing_imports_pyplot():
     found = set()
     for path in Path(clipq.plots.__file__).parent.glob("*.py"):
@@ -95,7 +101,15 @@ def test_names_of_any_letters(report, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(236.4, "236"), (13.24, "13.2"), (1.619, "1.62"), (0.01234, "0.0123"), (0.0, "0"), (99.96, "100")],
+    [
+        (236.4, "236"),
+        (13.24, "13.2"),
+        (1.619, "1.62"),
+        (0.01234, "0.0123"),
+        (0.0, "0"),
+        (99.96, "100"),
+        (0.64, "0.640"),
+    ],
 )
 def test_numbers_have_three_digits(value, text):
     assert style.digits(value) == text

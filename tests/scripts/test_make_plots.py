@@ -66,16 +66,22 @@ def test_nothing_lies_over_anything_and_the_machine_is_said(result):
     for figure in make_plots.figures().values():
         assert collisions(figure) == []
         text = written(figure).replace("\n", " ")
-        for part in (result["environment"]["processor"], make_plots.KERNEL, result["date"][:10], "Random weights"):
+        for part in (
+            result["environment"]["processor"],
+            result["model"]["kernel_path"],
+            result["date"][:10],
+            "Random weights",
+        ):
             assert part in text
 
 
-def test_the_newest_run_of_that_processor_counts(result, tmp_path):
-    path = tmp_path / "peers.jsonl"
-    newer = {**result, "date": "2999-01-01T00:00:00+00:00"}
-    other = {**newer, "date": "3000-01-01T00:00:00+00:00", "model": {**result["model"], "kernel_path": "native/avx2"}}
-    path.write_text("\n".join(map(json.dumps, (newer, result, other))), encoding="utf-8")
-    assert make_plots.measured(path)["date"] == newer["date"]
-    path.write_text(json.dumps(other), encoding="utf-8")
-    with pytest.raises(ValueError, match="no run of a kernel avx512_vnni"):
-        make_plots.measured(path)
+def test_the_newest_run_of_the_model_counts(result, tmp_path):
+    newer = {**result, "date": "2999-01-01T00:00:00+00:00", "noisy": ["very"]}
+    other = {**newer, "date": "3000-01-01T00:00:00+00:00", "model": {**result["model"], "name": "another"}}
+    (tmp_path / "peers-x.jsonl").write_text("\n".join(map(json.dumps, (newer, result, other))), encoding="utf-8")
+    found = make_plots.measured(tmp_path)
+    assert found["date"] == newer["date"]
+    assert "The machine was not quiet." in written(make_plots.speed(found)).replace("\n", " ")
+    (tmp_path / "peers-x.jsonl").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(ValueError, match="has no run of ViT-B-32"):
+        make_plots.measured(tmp_path)

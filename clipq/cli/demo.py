@@ -35,7 +35,7 @@ class Scope:
     batch_sizes: tuple[int, ...]
 
 
-FULL = Scope(240, 200, 5, (1, 16))
+FULL = Scope(200, 200, 5, (1, 16))
 QUICK = Scope(48, 24, 3, (1, 4))
 
 

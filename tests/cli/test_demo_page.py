@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,19 +105,44 @@ def test_both_precisions_answer_each_picture_and_right_ones_have_a_mark(page, sh
     assert not any("✓" in one.text for one in page.all("li", class_="other"))
 
 
+def test_authors_are_named_beside_their_photos(page, shown):
+    photos = next(one for one in shown.series if one.what == "photos")
+    credits = [f"Photo: {photos.credits[label]}" for label in photos.own.labels.tolist()]
+    assert sorted(page.texts("p", class_="by")[: photos.n]) == sorted(credits)
+    assert len(set(credits)) > 10 and all(re.search(r", (public domain|CC0-1.0|CC-BY-\d.0)$", one) for one in credits)
+    assert all(any(one.credit in text for text in page.texts("p", class_="credit")) for one in shown.series)
+
+
+def test_all_photos_are_there(page, shown):
+    photos = next(one for one in shown.series if one.what == "photos")
+    names = [photos.classes[label] for label in photos.own.labels.tolist()]
+    assert sorted(page.texts("h3")[: photos.n]) == sorted(names)
+    assert page.texts("summary") == [f"The other {photos.n - 12} photos"]
+
+
 def test_disagreements_are_counted_and_shown(page, shown):
     changed = sum(one.n - round(one.results[1].comparison["agreement"] * one.n) for one in shown.series)
     total = sum(one.n for one in shown.series)
-    said = [text for text in page.texts("p") if "first answers differ on" in text or text.startswith("Nowhere")]
-    assert said == ([f"The first answers differ on {changed} of {total} pictures. All of them:"] if changed <= 12
-                    and changed else said)  # fmt: skip
-    assert bool(changed) == ("differ on" in said[0])
-    differing = page.texts("p", class_="differ")
-    assert len(differing) >= min(changed, 12)
+    said = {
+        f"The first answers differ on {changed} of {total} pictures. All of them:": 0 < changed <= 12,
+        f"The first answers differ on {changed} of {total} pictures. The first 12:": changed > 12,
+        f"Nowhere: the same first answer on all {total} pictures.": changed == 0,
+    }
+    assert [text in page.texts("p") for text in said] == list(said.values())
+    assert len(page.texts("p", class_="differ")) >= min(changed, 12)
+
+
+def test_at_most_a_dozen_disagreements_are_shown_of_however_many_there_are(shown):
+    drawings = shown.series[-1]
+    other = replace(drawings, own=replace(drawings.own, top1=(drawings.base.top1 + 1) % len(drawings.classes)))
+    html = page_module.page(replace(shown, series=[other]))
+    assert f"differ on {other.n} of {other.n} pictures. The first 12:" in html
+    assert html.split("Where the two disagree")[1].count("<article") == 12
 
 
 def test_it_is_one_file_that_asks_nobody(page):
-    assert page.loaded() == []
+    inside = {f"#{one.attributes['id']}" for one in page.all("section")}
+    assert set(page.loaded()) == inside and len(inside) == len(page.texts("h2"))
     assert not page.all("script", "link", "iframe", "object", "embed", "form", "base")
     assert "url(" not in page.style and "@import" not in page.style
     assert not [name for one in page.elements for name in one.attributes if name.startswith("on")]
@@ -181,4 +207,4 @@ def test_the_verdict_is_honest(same, speedup, size, words):
 def test_the_template_has_a_place_for_everything():
     source = Path(page_module.__file__).with_name("page.html").read_text(encoding="utf-8")
     places = set(re.findall(r"\$(\w+)", source))
-    assert places == {"precision", "verdict", "about", "tiles", "sections", "table", "facts"}
+    assert places == {"precision", "verdict", "about", "links", "tiles", "sections", "table", "facts"}

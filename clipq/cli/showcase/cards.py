@@ -44,14 +44,21 @@ def card(series: Series, row: int, precision: str, scale: float) -> str:
         _list(name, answers(series, one, row, scale), truth)
         for name, one in (("fp32", series.base), (precision, series.own))
     )
-    title, note = (_file(key) if truth is None else words(truth)), ""
-    if series.own.top1[row] != series.base.top1[row]:
-        note = '<p class="differ">The two differ.</p>'
+    title = _file(key) if truth is None else words(truth)
     small = " small" if picture.width <= _SMALL else ""
     return (
         f'<article class="card{small}">{_image(picture, truth or f"your picture {key}")}<h3>{title}</h3>'
-        f'{note}<div class="answers">{lists}</div></article>'
+        f'{_notes(series, row)}<div class="answers">{lists}</div></article>'
     )
+
+
+def _notes(series: Series, row: int) -> str:
+    """Whose the picture is, and whether the two models differ."""
+    credit = series.credits.get(int(series.own.labels[row])) if series.results else None
+    notes = [f'<p class="by">Photo: {escape(credit)}</p>'] if credit else []
+    if series.own.top1[row] != series.base.top1[row]:
+        notes.append('<p class="differ">The two differ.</p>')
+    return "".join(notes)
 
 
 def answers(series: Series, answered: Answers, row: int, scale: float) -> list[Answer]:
@@ -96,9 +103,10 @@ def _list(title: str, found: Sequence[Answer], truth: str | None) -> str:
 def _item(name: str, share: float, right: bool) -> str:
     mark = '<span role="img" aria-label="right:">✓</span>&nbsp;' if right else ""
     percent = f"{100 * share:.0f}"
+    shown = "&lt;1" if 0 < share < 0.005 else percent
     return (
         f'<li class="{"right" if right else "other"}"><span class="name">{mark}{words(name)}</span>'
-        f'<span class="bar"><i style="width:{percent}%"></i></span><span class="share">{percent} %</span></li>'
+        f'<span class="bar"><i style="width:{percent}%"></i></span><span class="share">{shown} %</span></li>'
     )
 
 

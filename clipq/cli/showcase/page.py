@@ -16,8 +16,9 @@ from .numbers import chance, heading, rows
 from .series import Series
 from .verdict import Verdict, speed_in_words
 
-SHOWN = 48  # pictures of a kind at most
-DRAWINGS = 12  # of the drawings, where photos say more
+SHOWN = 12  # pictures of a kind; of photos the others are folded away
+OWN = 48  # of a visitor's pictures
+_FEW = 100  # pictures; fewer are no measurement
 CHANGED = 12  # of those on which the two models answer differently
 
 
@@ -40,6 +41,7 @@ def page(shown: Shown) -> str:
         precision=escape(shown.verdict.precision),
         verdict=escape(shown.verdict.sentence()),
         about=_lead(shown),
+        links=_links(shown),
         tiles="\n".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles(shown)),
         sections="\n".join([*(_series(shown, one) for one in shown.series), _changed(shown), *_left_out(shown.series)]),
         table=_table(table),
@@ -80,12 +82,16 @@ def _lead(shown: Shown) -> str:
 
 
 def _series(shown: Shown, series: Series) -> str:
-    chosen = spread(series.n, DRAWINGS if series.what == "drawings" else SHOWN)
-    title = "Your pictures" if series.results is None else series.what.capitalize()
+    first = spread(series.n, OWN if series.results is None else SHOWN)
+    others = [row for row in range(series.n) if row not in first] if series.what == "photos" else []
+    title = _title(series)
     credit = f'<p class="credit">{escape(series.credit)}.</p>' if series.credit else ""
-    text = f"{_about(shown, series)} {_choice(series, len(chosen))}"
-    cards = (card(series, row, shown.verdict.precision, shown.scale) for row in chosen)
-    return _section(title, text, _grid(cards), credit)
+    text = f"{_about(shown, series)} {_choice(series, len(first))}"
+    body = _grid(card(series, row, shown.verdict.precision, shown.scale) for row in first)
+    if others:
+        rest = _grid(card(series, row, shown.verdict.precision, shown.scale) for row in others)
+        body += f"\n<details><summary>The other {len(others)} {series.what}</summary>\n{rest}\n</details>"
+    return _section(title, text, f"{body}\n{credit}")
 
 
 def _about(shown: Shown, series: Series) -> str:
@@ -94,10 +100,12 @@ def _about(shown: Shown, series: Series) -> str:
     if series.results is None:
         return f"Each is given one of {escape(series.listed)}. Which is right is not known, so nothing is marked."
     base, own = (int(one.correct.sum()) for one in (series.base, series.own))
+    few = f" {series.n} {series.what} are too few to measure accuracy with." if series.n < _FEW else ""
     return (
         f"Each is given one of {names} names. fp32 names {base} of {series.n} right "
         f"({show.percent(base / series.n, 1)}), {escape(shown.verdict.precision)} {own} "
-        f"({show.percent(own / series.n, 1)}); chance is 1 in {names} ({chance(series, 1)}). ✓ marks the right name."
+        f"({show.percent(own / series.n, 1)}); chance is 1 in {names} ({chance(series, 1)}).{few} "
+        "✓ marks the right name."
     )
 
 
@@ -105,7 +113,8 @@ def _choice(series: Series, count: int) -> str:
     """Which of them are shown, and what stands under each."""
     few = series.total > series.n + len(series.broken)
     taken = f"{series.n} of {series.total:,}, evenly spaced, were looked at. " if few else ""
-    those = f"All {series.n} are shown" if count == series.n else f"{count}, evenly spaced, are shown"
+    folded = "come first, the others are folded below them" if series.what == "photos" else "are shown"
+    those = f"All {series.n} are shown" if count == series.n else f"{count}, evenly spaced, {folded}"
     return f"{taken}{those}; under each the {ANSWERS} likeliest names with their probabilities."
 
 
@@ -133,8 +142,24 @@ def _grid(cards: Iterable[str]) -> str:
     return '<div class="grid">\n{}\n</div>'.format("\n".join(cards))
 
 
-def _section(title: str, text: str, body: str, end: str = "") -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n<p>{text}</p>\n{body}\n{end}\n</section>"
+def _section(title: str, text: str, body: str) -> str:
+    return f'<section id="{_anchor(title)}">\n<h2>{escape(title)}</h2>\n<p>{text}</p>\n{body}\n</section>'
+
+
+def _title(series: Series) -> str:
+    return "Your pictures" if series.results is None else series.what.capitalize()
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def _links(shown: Shown) -> str:
+    """To the sections below, for those who scroll with a thumb."""
+    kinds = [_title(one) for one in shown.series]
+    left_out = ["Left out"] if any(one.broken for one in shown.series) else []
+    titles = [*kinds, "Where the two disagree", *left_out, "All numbers", "How this was measured"]
+    return " ".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in titles)
 
 
 def _table(table: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .asked import Asked
+from .credits import credits
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ class Series:
 
     results: those of fp32 and of the other model, whose labels are the truth; `None` where nobody knows that.
     total: how many pictures there were to take these from. listed: the names of `classes`, in words. oriented: turned
-    as their EXIF orientation says.
+    as their EXIF orientation says. credit: of all of them; credits: of each, by its label.
     """
 
     what: str
@@ -41,6 +42,7 @@ class Series:
     listed: str = ""
     oriented: bool = False
     credit: str = ""
+    credits: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -77,6 +79,7 @@ def of_task(
         total=len(images),
         results=(base, own),
         credit=_credit(task),
+        credits=credits(task.path),
     )
 
 

@@ -12,7 +12,7 @@ from page_reader import Page
 
 from clipq.cli import demo, main, show
 from clipq.cli.showcase import page as page_module
-from clipq.cli.showcase.cards import words
+from clipq.cli.showcase.cards import file_name, path, words
 from clipq.cli.showcase.page import Shown
 from clipq.cli.showcase.verdict import Verdict
 
@@ -166,6 +166,8 @@ def test_the_table_says_that_it_scrolls(page):
 def test_words_do_not_break(page):
     assert not re.search(r"overflow-wrap|word-break|word-wrap|hyphens|break-all", page.style)
     assert words("black-and-white <Colobus>") == '<span class="word">black-and-white</span> &lt;Colobus&gt;'
+    assert path("a/b_c-d.png <") == 'a/<wbr>b_<wbr><span class="word">c-d.png</span> &lt;'
+    assert file_name("a_b-c<.png") == "a_<wbr>b-<wbr>c&lt;.<wbr>png"
     assert ".word { white-space: nowrap; }" in page.style
 
 

@@ -44,8 +44,8 @@ def card(series: Series, row: int, precision: str, scale: float) -> str:
         _list(name, answers(series, one, row, scale), truth)
         for name, one in (("fp32", series.base), (precision, series.own))
     )
-    title = _file(key) if truth is None else words(truth)
-    small = " small" if picture.width <= _SMALL else ""
+    title = file_name(key) if truth is None else words(truth)
+    small = " small" if max(picture.width, picture.height) <= _SMALL else ""
     return (
         f'<article class="card{small}">{_image(picture, truth or f"your picture {key}")}<h3>{title}</h3>'
         f'{_notes(series, row)}<div class="answers">{lists}</div></article>'
@@ -97,7 +97,7 @@ def _image(picture: Thumbnail, alt: str) -> str:
 
 def _list(title: str, found: Sequence[Answer], truth: str | None) -> str:
     items = "".join(_item(name, share, name == truth) for name, share in found)
-    return f'<div><p class="who">{escape(title)}</p><ol>{items}</ol></div>'
+    return f'<div><p class="who">{words(title)}</p><ol>{items}</ol></div>'
 
 
 def _item(name: str, share: float, right: bool) -> str:
@@ -106,15 +106,29 @@ def _item(name: str, share: float, right: bool) -> str:
     shown = "&lt;1" if 0 < share < 0.005 else percent
     return (
         f'<li class="{"right" if right else "other"}"><span class="name">{mark}{words(name)}</span>'
-        f'<span class="bar"><i style="width:{percent}%"></i></span><span class="share">{shown} %</span></li>'
+        f'<span class="chance"><span class="bar"><i style="width:{percent}%"></i></span>'
+        f'<span class="share">{shown} %</span></span></li>'
     )
 
 
-def words(name: str) -> str:
+def words(text: str) -> str:
     """Escaped, to be wrapped between words only: browsers break after hyphens too."""
-    return " ".join(f'<span class="word">{escape(one)}</span>' if "-" in one else escape(one) for one in name.split())
+    return " ".join(map(_word, text.split()))
 
 
-def _file(name: str) -> str:
-    """Escaped, to be wrapped where its parts end: file names have no spaces."""
-    return "<wbr>".join(escape(part) for part in re.findall(r"[^/_.-]*[/_.-]*", name) if part)
+def path(text: str) -> str:
+    """Escaped, to be wrapped between words, and after a slash and an underscore: paths may have no spaces."""
+    return " ".join("<wbr>".join(map(_word, _AFTER_FOLDER.split(word))) for word in text.split())
+
+
+def file_name(text: str) -> str:
+    """Escaped, to be wrapped wherever a part of it ends."""
+    return "<wbr>".join(map(escape, _AFTER_PART.split(text)))
+
+
+_AFTER_FOLDER = re.compile(r"(?<=[/_])(?=\w)")
+_AFTER_PART = re.compile(r"(?<=[/_.-])(?=\w)")
+
+
+def _word(word: str) -> str:
+    return f'<span class="word">{escape(word)}</span>' if "-" in word else escape(word)

@@ -21,7 +21,10 @@ def credits(data: str | None) -> dict[int, str]:
     head, *rows = _cells(card)
     places = [head.index(name) for name in ("index", "author", "licence")]
     found = ([row[place] for place in places] for row in rows if len(row) == len(head))
-    return {int(index): f"{author}, {licence}" for index, author, licence in found if index.isdecimal()}
+    unnamed = {"not named": "author not named"}
+    return {
+        int(index): f"{unnamed.get(author, author)}, {licence}" for index, author, licence in found if index.isdecimal()
+    }
 
 
 def _cells(card: Path) -> list[list[str]]:

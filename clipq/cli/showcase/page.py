@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import show
 from .asked import spread
-from .cards import ANSWERS, card, words
+from .cards import ANSWERS, card, file_name, path, words
 from .numbers import chance, heading, rows
 from .series import Series
 from .verdict import Verdict, speed_in_words
@@ -39,13 +39,13 @@ def page(shown: Shown) -> str:
     table = [heading(shown.verdict.precision), *rows(shown.verdict, shown.series, shown.times)]
     return template.substitute(
         precision=escape(shown.verdict.precision),
-        verdict=escape(shown.verdict.sentence()),
+        verdict=words(shown.verdict.sentence()),
         about=_lead(shown),
         links=_links(shown),
         tiles="\n".join(f'<div class="tile"><b>{value}</b><span>{label}</span></div>' for value, label in tiles(shown)),
         sections="\n".join([*(_series(shown, one) for one in shown.series), _changed(shown), *_left_out(shown.series)]),
         table=_table(table),
-        facts="".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in shown.facts),
+        facts="".join(f"<div><dt>{escape(name)}</dt><dd>{path(value)}</dd></div>" for name, value in shown.facts),
     )
 
 
@@ -133,7 +133,7 @@ def _left_out(series: Sequence[Series]) -> list[str]:
     broken = {name: reason for one in series for name, reason in one.broken.items()}
     if not broken:
         return []
-    items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in broken.items())
+    items = "".join(f"<li><b>{file_name(name)}</b>: {path(reason)}</li>" for name, reason in broken.items())
     text = f"{len(broken)} that could not be read, with the reason:"
     return [_section("Left out", text, f'<ul class="broken">{items}</ul>')]
 
@@ -163,7 +163,7 @@ def _links(shown: Shown) -> str:
 
 
 def _table(table: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in table[0])
+    head = "".join(f'<th scope="col">{words(cell)}</th>' if cell else "<td></td>" for cell in table[0])
     body = "".join(
         f'<tr><th scope="row">{words(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
         for first, *rest in table[1:]

@@ -89,8 +89,8 @@ def _prompt(task: Task) -> tuple[str, ...]:
 
 
 def _credit(task: Task) -> str:
-    about = [task.about[key] for key in ("attribution", "licence") if task.about.get(key)]
-    return ". ".join(part.rstrip(".") for part in about)
+    titled = (("Attribution", task.about.get("attribution")), ("licence", task.about.get("licence")))
+    return "; ".join(f"{title}: {text.rstrip('.')}" for title, text in titled if text)
 
 
 def of_pictures(source: Path, asked: Asked, model: Model, baseline: Model) -> Series:

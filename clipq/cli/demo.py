@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .showcase.page import Shown
     from .showcase.series import Series
 
-MODEL = "clipq-tiny"
+MODEL, OUTPUT = "clipq-tiny", Path("clipq-demo.html")
 _LISTED = 12  # of a visitor's pictures, in the terminal
 
 
@@ -54,7 +54,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--labels", metavar="NAMES", help=help)
     add_precision(parser)
     help = "the page to write (default: %(default)s)"
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("clipq-demo.html"), help=help)
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=OUTPUT, help=help)
     help = f"{QUICK.drawings} drawings or {QUICK.pictures} of your pictures, and shorter timing"
     parser.add_argument("--quick", action="store_true", help=help)
     add_threads(parser)
@@ -128,19 +128,22 @@ def _facts(args: argparse.Namespace, times: dict[str, Any], seconds: float) -> l
 
 
 def command(args: argparse.Namespace) -> str:
-    """The command as it can be typed again; the page's name is no part of what it shows."""
+    """The command as it can be typed again."""
     words = ["clipq", "demo", *([str(args.pictures)] if args.pictures else [])]
     words += ["--labels", args.labels] if args.labels else []
     words += ["--precision", args.precision] if args.precision != "int8" else []
     words += ["--quick"] if args.quick else []
     words += ["--threads", str(args.threads)] if args.threads else []
+    words += ["-o", str(args.output)] if args.output != OUTPUT else []
     return shlex.join(words)
 
 
 def _print(shown: Shown) -> None:
-    from .showcase.numbers import heading, rows
+    from .showcase.numbers import heading, rows, unsteady
 
     print(f"{shown.verdict.sentence()}\n")
+    if text := unsteady(shown.times):
+        print(f"{text}\n")
     for one in shown.series:
         if one.results is None:
             _print_answers(one, shown)

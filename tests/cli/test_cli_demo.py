@@ -62,7 +62,7 @@ def test_what_is_left_out_and_what_cannot_be_known_is_said(folder, tmp_path):
     assert any("your 3 names" in text for text in page.texts("p"))
     tiles = page.texts("div", class_="tile")
     assert len(tiles) == 4 and "mean cosine" in tiles[1]
-    assert page.texts("dd")[-1] == f"clipq demo '{folder}' --labels a,b,c --quick --threads 1"
+    assert page.texts("dd")[-1] == f"clipq demo '{folder}' --labels a,b,c --quick --threads 1 -o {tmp_path}/x.html"
 
 
 def test_a_single_photo_without_names_is_given_those_of_imagenet(folder, tmp_path, capsys, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_single_photo_without_names_is_given_those_of_imagenet(folder, tmp_pat
     (verdict,) = page.texts("h1")
     assert verdict.startswith("fp16 gives the same answer as fp32 on ")
     assert page.texts("p", class_="who")[:2] == ["fp32", "fp16"]
-    assert page.texts("dd")[-1].endswith("lying-down.jpg' --precision fp16 --quick --threads 1")
+    assert page.texts("dd")[-1].endswith(f"lying-down.jpg' --precision fp16 --quick --threads 1 -o {tmp_path}/x.html")
 
 
 def test_of_a_large_folder_some_are_looked_at_and_that_is_said(tmp_path, monkeypatch, capsys):

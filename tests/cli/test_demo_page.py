@@ -13,6 +13,7 @@ from page_reader import Page
 from clipq.cli import demo, main, show
 from clipq.cli.showcase import page as page_module
 from clipq.cli.showcase.cards import file_name, path, words
+from clipq.cli.showcase.numbers import unsteady
 from clipq.cli.showcase.page import Shown
 from clipq.cli.showcase.verdict import Verdict
 
@@ -22,7 +23,7 @@ def ran(tmp_path_factory) -> tuple[Page, Shown]:
     """The page of a small run of the embedded model, and what it was made of."""
     path, made, write = tmp_path_factory.mktemp("demo") / "demo.html", [], page_module.page
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "QUICK", demo.Scope(30, 10, 1, (1, 2)))
+        patch.setattr(demo, "QUICK", demo.Scope(14, 10, 1, (1, 2)))
         patch.setattr(page_module, "page", lambda shown: made.append(shown) or write(shown))
         assert main(["demo", "--quick", "--threads", str(torch.get_num_threads()), "-o", str(path)]) == 0
     return Page(path), made[0]
@@ -154,7 +155,7 @@ def test_it_says_when_where_and_how(page, shown):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", facts["Date"])
     assert shown.times["environment"]["processor"] in facts["Machine"]
     assert f"torch {torch.__version__}".startswith(re.search(r"torch [\d.]+", facts["Versions"])[0])
-    assert facts["Command"] == f"clipq demo --quick --threads {torch.get_num_threads()}"
+    assert facts["Command"] == f"clipq demo --quick --threads {torch.get_num_threads()} -o {page.path}"
 
 
 def test_the_table_says_that_it_scrolls(page):
@@ -172,7 +173,7 @@ def test_words_do_not_break(page):
 
 
 COLOURS_OF_TEXT = {"ink": ("page", "card"), "soft": ("page", "card"), "accent": ("page", "card"),
-                   "good": ("card",), "warn": ("card",)}  # fmt: skip
+                   "good": ("card",), "warn": ("page", "card")}  # fmt: skip
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
@@ -204,6 +205,14 @@ def _luminance(colour: str) -> float:
 def test_the_verdict_is_honest(same, speedup, size, words):
     found = Verdict("int8", same, 100, size, {1: speedup + 1, 16: speedup})
     assert found.sentence() == f"int8 gives the same answer as fp32 {words} measured on this machine just now"
+
+
+@pytest.mark.parametrize(("longest", "words"), [(11, ""), (40, "The machine was busy: 16 pictures took 10.0 to 40.0 ")])
+def test_times_that_mean_little_are_called_so(longest, words):
+    steady = {"min": 10.0, "max": 11.0}
+    row = {"tower": "image", "batch_size": 16, "baseline_ms": {"min": 10.0, "max": float(longest)}, "ms": steady}
+    found = unsteady({"rows": [{**row, "batch_size": 1, "baseline_ms": steady}, row]})
+    assert found.startswith(words) and bool(found) == bool(words)
 
 
 def test_the_template_has_a_place_for_everything():

@@ -9,6 +9,8 @@ from .. import show
 from .series import Series
 from .verdict import Verdict, speed_in_words
 
+_STEADY = 1.6  # times the shortest of the samples; a quiet machine stays below 1.2
+
 Row = tuple[str, str, str, str]
 """What was measured, in fp32, in the other precision, and the difference."""
 
@@ -63,3 +65,17 @@ def _time(row: Mapping[str, Any]) -> Row:
     count = row["batch_size"]
     what = f"milliseconds for {count} {row['tower']}{'s' if count > 1 else ''}"
     return what, *(f"{row[key]['median']:.2f}" for key in ("baseline_ms", "ms")), speed_in_words(row["speedup"])
+
+
+def unsteady(times: Mapping[str, Any]) -> str:
+    """What to say where times of pictures differ so much that their ratio means little; "" if all is well."""
+    rows = [row for row in times["rows"] if row["tower"] == "image"]
+    spans = [(row["batch_size"], row[key]) for row in rows for key in ("baseline_ms", "ms")]
+    count, widest = max(spans, key=lambda span: span[1]["max"] / span[1]["min"])
+    if widest["max"] <= _STEADY * widest["min"]:
+        return ""
+    what = "pictures" if count > 1 else "picture"
+    return (
+        f"The machine was busy: {count} {what} took {widest['min']:.1f} to {widest['max']:.1f} milliseconds in the same run. "
+        "Take the speed for no more than a hint, and measure again when nothing else runs."
+    )

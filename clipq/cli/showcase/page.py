@@ -12,7 +12,7 @@ from typing import Any
 from .. import show
 from .asked import spread
 from .cards import ANSWERS, card, file_name, path, words
-from .numbers import chance, heading, rows
+from .numbers import chance, heading, rows, unsteady
 from .series import Series
 from .verdict import Verdict, speed_in_words
 
@@ -78,7 +78,10 @@ def _cosine(shown: Shown) -> tuple[str, str]:
 
 def _lead(shown: Shown) -> str:
     name, precision = escape(shown.times["model"]["name"]), escape(shown.verdict.precision)
-    return f"{name} looks at every picture twice, in fp32 and in {precision}, and picks one name of a list for it."
+    busy = f' <b class="busy">{escape(text)}</b>' if (text := unsteady(shown.times)) else ""
+    return (
+        f"{name} looks at every picture twice, in fp32 and in {precision}, and picks one name of a list for it.{busy}"
+    )
 
 
 def _series(shown: Shown, series: Series) -> str:

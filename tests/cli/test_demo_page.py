@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from page_reader import Page
+from PIL import Image
 
 from clipq.cli import demo, main, show
 from clipq.cli.showcase import page as page_module
@@ -219,3 +220,10 @@ def test_the_template_has_a_place_for_everything():
     source = Path(page_module.__file__).with_name("page.html").read_text(encoding="utf-8")
     places = set(re.findall(r"\$(\w+)", source))
     assert places == {"precision", "verdict", "about", "links", "tiles", "sections", "table", "facts"}
+
+
+def test_the_screenshot_of_the_front_page_is_small():
+    path = Path(__file__).resolve().parents[2] / "docs" / "demo.png"
+    with Image.open(path) as picture:
+        assert picture.width == 1280 and picture.height <= 1000
+    assert path.stat().st_size <= 250_000

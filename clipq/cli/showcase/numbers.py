@@ -75,7 +75,8 @@ def unsteady(times: Mapping[str, Any]) -> str:
     if widest["max"] <= _STEADY * widest["min"]:
         return ""
     what = "pictures" if count > 1 else "picture"
+    span = f"{widest['min']:.1f} to {widest['max']:.1f} milliseconds"
     return (
-        f"The machine was busy: {count} {what} took {widest['min']:.1f} to {widest['max']:.1f} milliseconds in the same run. "
+        f"The machine was busy: {count} {what} took {span} in the same run. "
         "Take the speed for no more than a hint, and measure again when nothing else runs."
     )

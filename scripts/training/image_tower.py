@@ -179,7 +179,7 @@ def optimizer_of(fit: Fit, rate: float) -> torch.optim.Optimizer:
 
 
 def train(fit: Fit, teacher: Teacher, passes: Passes, concept_of: torch.Tensor, rate: float, dropped: float) -> Fit:
-    """Train on all passes, with half of the patches in the first `dropped` of them; the moving average of the weights."""
+    """Train on all passes, the first `dropped` of them with half of the patches; the moving average of the weights."""
     average, optimizer, begun = copy.deepcopy(fit), optimizer_of(fit, rate), time.monotonic()
     for step, (hidden, rows) in enumerate(passes):
         done = step / len(passes)

@@ -33,7 +33,7 @@ def text_config(vocab_size: int) -> dict:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> int:
-    """Train a lower-cased byte-level BPE; its size. The end token gets the largest id, for open_clip takes the argmax."""
+    """Train a lower-cased byte-level BPE; its size. The end token gets the largest id: open_clip takes the argmax."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -101,14 +101,13 @@ class Passes:
 
     files: list[Path]
     batch: int
-    epochs: int
 
     def __len__(self) -> int:
         rows = [len(torch.load(file, mmap=True)["rows"]) for file in self.files]
-        return self.epochs * sum(math.ceil(count / self.batch) for count in rows)
+        return sum(math.ceil(count / self.batch) for count in rows)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for file in self.files * self.epochs:
+        for file in self.files:
             held = torch.load(file, mmap=True)
             for part in torch.randperm(len(held["rows"])).split(self.batch):
                 yield held["tokens"][part].float(), held["rows"][part]
@@ -178,15 +177,15 @@ def optimizer_of(fit: Fit, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-def train(fit: Fit, teacher: Teacher, passes: Passes, concept_of: torch.Tensor, rate: float, dropped: float) -> Fit:
-    """Train on all passes, the first `dropped` of them with half of the patches; the moving average of the weights."""
+def train(fit: Fit, teacher: Teacher, passes: Passes, concept_of: torch.Tensor, rate: float = 1.2e-4) -> Fit:
+    """Train on all passes, on half of the patches in the first half of them; the moving average of the weights."""
     average, optimizer, begun = copy.deepcopy(fit), optimizer_of(fit, rate), time.monotonic()
     for step, (hidden, rows) in enumerate(passes):
         done = step / len(passes)
         pace = max(0.01, min(1, done / 0.05) * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * pace
-        loss = loss_of(fit, teacher, drop_patches(hidden, 0.5) if done < dropped else hidden, concept_of[rows])
+        loss = loss_of(fit, teacher, drop_patches(hidden, 0.5) if done < 0.5 else hidden, concept_of[rows])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fit.parameters(), 1.0)

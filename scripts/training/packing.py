@@ -33,5 +33,5 @@ def read_parquet(path: Path) -> tuple[list[Image.Image], list[int]]:
 
 def _encoded(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, quality=100, method=6)
+    picture.save(buffer, "WEBP", lossless=True, quality=90, method=4)
     return buffer.getvalue()

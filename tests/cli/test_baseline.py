@@ -28,7 +28,7 @@ def made(tmp_path):
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ({"name": "clipq-tiny/drawings"}, ("clipq-tiny/drawings", None)),
+        ({"name": "clipq-tiny/deit"}, ("clipq-tiny/deit", None)),
         ({"name": "ViT-B-32-openai"}, ("ViT-B-32-openai", None)),
         ({"name": "x", "arch": "RN50", "tag": "openai"}, ("RN50", "openai")),
     ],
@@ -66,8 +66,8 @@ def test_bench_and_eval_of_a_quantized_file(quantized, task, capsys):
     bench = ["bench", tiny, "--batch-sizes", "1", "--runs", "1", "--no-memory", "--json"]
     assert main(bench) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["baseline"]["name"] == "clipq-tiny/drawings"
-    assert f"clipq: the baseline is clipq-tiny/drawings in fp32, which {tiny} says it was made from" in err
+    assert json.loads(out)["baseline"]["name"] == "clipq-tiny/deit"
+    assert f"clipq: the baseline is clipq-tiny/deit in fp32, which {tiny} says it was made from" in err
     for argv in (["bench", str(quantized)], ["eval", str(quantized), "--task", task, "--baseline"]):
         assert main(argv) == 1
         assert "--baseline MODEL" in error_of(capsys)

@@ -34,7 +34,7 @@ def test_info_of_a_zoo_name_says_where_its_files_come_from(tmp_path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["info", "clipq-tiny", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["name"] == "clipq-tiny/drawings" and found["licence"] == "Apache-2.0"
+    assert found["name"] == "clipq-tiny/deit" and found["licence"] == "Apache-2.0"
     assert found["files"]["int8"].endswith(" MB, ships with clipq")
     entry = registry.find("ViT-B-32/openai")
     assert main(["info", "ViT-B-32/openai"]) == 0

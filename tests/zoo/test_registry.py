@@ -20,7 +20,7 @@ from clipq.zoo.registry import Artefact, RegistryError
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED = (
-    "clipq-tiny/drawings",
+    "clipq-tiny/deit",
     "ViT-B-32/openai",
     "ViT-B-32/laion2b_s34b_b79k",
     "ViT-B-32/datacomp_xl_s13b_b90k",
@@ -97,7 +97,7 @@ def test_published_files_have_a_size_and_a_pinned_revision(entry):
         ("ViT-B-32-openai", "ViT-B-32/openai"),
         ("ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/laion2b_s34b_b79k"),
         ("ViT-B-16-SigLIP2", "ViT-B-16-SigLIP2/webli"),
-        ("clipq-tiny", "clipq-tiny/drawings"),
+        ("clipq-tiny", "clipq-tiny/deit"),
     ],
 )
 def test_names(name, full):

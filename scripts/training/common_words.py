@@ -50,7 +50,6 @@ GROUPS: dict[str, Iterable[int]] = {
     "fruit": range(948, 958),
     "guitar": (402, 546),
     "motorcycle": (665, 670),
-    "mountain": (970, 980),
     "phone": (487, 528, 707),
     "ship": (403, 510, 628, 724),
     "shoe": (502, 514, 630, 770, 774),

@@ -44,7 +44,8 @@ def test_ones_own_pictures(folder, tmp_path, capsys):
     assert page.texts("h1") == [verdict]
     assert last.startswith(f"the page: {tmp_path / 'x.html'} (all of it took ")
     assert "clipq: left out broken.png: " in printed.err
-    assert "$red_<1>.png" in printed.out and "a grey-scale ramp (" in printed.out
+    assert "$red_<1>.png" in printed.out
+    assert "a grey-scale ramp (" in printed.out or "a red square (" in printed.out
     assert page.texts("h3")[:2] == ["$red_<1>.png", "lying-down.jpg"]
     small, turned = page.all("img")[:2]
     assert (small.attributes["width"], small.attributes["height"]) == ("40", "36")

@@ -28,7 +28,6 @@ GROUPS: dict[str, Iterable[int]] = {
     "butterfly": range(321, 327),
     "rabbit": range(330, 333),
     "horse": (339,),
-    "pig": (341, 342),
     "cow": (345,),
     "sheep": (348, 349),
     "ape": range(365, 370),

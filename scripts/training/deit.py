@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+import clipq
+
 SIZE, WIDTH, LAYERS = 224, 192, 12
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _TIMM = "deit_tiny_patch16_224.fb_in1k"
@@ -39,8 +41,9 @@ def load(source: str | None) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     import open_clip
 
     model = open_clip.create_model(f"local-dir:{Path(source).resolve()}").eval()
-    rows = _class_rows(model, open_clip.get_tokenizer(f"local-dir:{Path(source).resolve()}"))
-    return converted(model.visual.trunk.state_dict()), rows
+    state = converted(model.visual.trunk.state_dict())
+    clipq.quantize(model, "fp32")  # the same numbers, without computing the texts' padding
+    return state, _class_rows(model, open_clip.get_tokenizer(f"local-dir:{Path(source).resolve()}"))
 
 
 @torch.no_grad()

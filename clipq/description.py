@@ -35,6 +35,11 @@ def _name(source: Mapping) -> str:
     return "/".join(str(source[key]) for key in ("arch", "tag") if source.get(key)) or "unnamed"
 
 
+def precision_name(described: Mapping) -> str:
+    """ "int8", or "int8/fp32" (image/text) where the towers differ, of a described model."""
+    return "/".join(dict.fromkeys(map(str, described["precision"].values())))
+
+
 def weight_bytes(model: Model) -> int:
     """Bytes of all tensors of a model, as a file holds them."""
     from .modules.state import slots

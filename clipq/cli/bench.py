@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..description import precision_name
 from . import show
 from .options import (
     add_model,
@@ -65,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
 def _print(report: dict[str, Any]) -> None:
     own, machine = report["model"], report["environment"]
     show.table(
-        ("tower", ">batch", f">{show.precision(own)} ms", ">min-max", ">fp32 ms", ">min-max", ">per second", ">faster"),
+        ("tower", ">batch", f">{precision_name(own)} ms", ">min-max", ">fp32 ms", ">min-max", ">per second", ">faster"),
         [_cells(row) for row in report["rows"]],
     )
     if "memory" in report:
         show.table(
             ("process", ">load s", ">libraries", ">after loading (peak)", ">after a batch (peak)"),
-            [_memory_cells(show.precision(own), report["memory"]), _memory_cells("fp32", report["baseline_memory"])],
+            [_memory_cells(precision_name(own), report["memory"]), _memory_cells("fp32", report["baseline_memory"])],
         )
     where = machine["gpu"] if own["device"].startswith("cuda") else machine["processor"]
     print(

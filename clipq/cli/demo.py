@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..description import precision_name, weight_bytes
 from ..resources import check_output_path, output_path
 from . import show
-from .options import add_precision, add_threads, use_threads, weight_bytes
+from .options import add_precision, add_threads, use_threads
 from .showcase.asked import Asked, asked
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _measured(args: argparse.Namespace, scope: Scope, found: Asked | None, begun
     times = benchmark(model, baseline, scope.batch_sizes, scope.samples)
     size = weight_bytes(baseline), weight_bytes(model)
     facts = _facts(args, times, time.perf_counter() - begun)
-    return Shown(verdict(show.precision(times["model"]), series, times, size), series, times, _scale(baseline), facts)
+    return Shown(verdict(precision_name(times["model"]), series, times, size), series, times, _scale(baseline), facts)
 
 
 def _own_tasks(model: Model, baseline: Model, scope: Scope) -> list[Series]:
@@ -120,7 +121,7 @@ def _facts(args: argparse.Namespace, times: dict[str, Any], seconds: float) -> l
     return [
         ("Date", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
         ("Machine", f"{machine['processor']}, {cores}; kernels: {model['kernel_path']}"),
-        ("Model", f"{model['name']}, {show.precision(model)}; fingerprint {model['fingerprint'][:16]}"),
+        ("Model", f"{model['name']}, {precision_name(model)}; fingerprint {model['fingerprint'][:16]}"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())),
         ("Took", f"{seconds:.1f} s, with loading and all imports"),
         ("Command", command(args)),
@@ -154,7 +155,7 @@ def _print(shown: Shown) -> None:
 
 
 def _print_answers(series: Series, shown: Shown) -> None:
-    from .showcase.asked import spread
+    from ..inputs.images import spread
     from .showcase.cards import answers
 
     table = [

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import show
+from ..description import precision_name
 from .options import add_model, add_precision, load_model, positive, refuse_to_overwrite
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _clear(kept: Path | None) -> None:
 
 def _report(found: Embeddings, args: argparse.Namespace) -> int:
     rows, width = found.matrix.shape
-    print(f"{rows} {found.about['tower']} embeddings of width {width} in {show.precision(found.about)}: {args.output}")
+    print(f"{rows} {found.about['tower']} embeddings of width {width} in {precision_name(found.about)}: {args.output}")
     for name, reason in found.broken.items():
         print(f"clipq: left out {name or 'a line'}: {reason}", file=sys.stderr)
     if found.broken:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
-from ..description import weight_bytes as weight_bytes
 from ..errors import ClipqError, OutputError
 from ..resources import check_output_folder, check_output_path
 from . import show

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..description import weight_bytes
 from . import show
 from .options import (
     add_model,
@@ -14,7 +15,6 @@ from .options import (
     load_baseline,
     precision_of,
     refuse_to_overwrite,
-    weight_bytes,
 )
 
 if TYPE_CHECKING:

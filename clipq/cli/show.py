@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,11 +34,6 @@ def number(count: float) -> str:
 def percent(share: float, digits: int = 2) -> str:
     """A share of one as a percentage: 0.9876 -> "98.76 %"."""
     return f"{100 * share:.{digits}f} %"
-
-
-def precision(model: dict[str, Any]) -> str:
-    """ "int8", or "int8/fp32" (image/text) where the towers differ, of a described model."""
-    return "/".join(dict.fromkeys(map(str, model["precision"].values())))
 
 
 def console(stderr: bool = False) -> Console:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ..description import precision_name
+
 Facts = list[tuple[str, str]]
 
 
@@ -48,7 +50,7 @@ def tower_cells(result: Measured) -> list[tuple[str, ...]]:
 def measured(result: Measured) -> Facts:
     """Names and values: the model, the task, its metrics, what was left out, and how long it took."""
     metrics, model = result.metrics, result.model
-    rows = [("model", f"{model['name']} ({_precision(model)})"), ("task", _task(result))]
+    rows = [("model", f"{model['name']} ({precision_name(model)})"), ("task", _task(result))]
     if "top1" in metrics:  # fidelity has no labels, and so no metrics
         rows.append(("top-1", f"{_percent(metrics['top1'])} (95 % interval {_between(metrics['top1_interval'])})"))
         rows.append(("top-5", "" if metrics["top5"] is None else _percent(metrics["top5"])))
@@ -89,10 +91,6 @@ def _task(result: Measured) -> str:
 
 def _shares(cell: dict[str, Any]) -> tuple[str, str]:
     return _percent(cell["top1"]), _percent(cell["agreement"])
-
-
-def _precision(model: dict[str, Any]) -> str:
-    return "/".join(dict.fromkeys(map(str, model["precision"].values())))
 
 
 def _percent(share: float) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..description import precision_name
 from ..errors import ResultError
 from ..inputs.images import unlike_a_file
 from ..resources import append_line
@@ -26,7 +27,7 @@ class Result:
     """What was measured, with everything needed to measure it again. All shares are in [0, 1].
 
     model: name, precision per tower, source, fingerprint (sha256 of what it computes with), kernel_path, device,
-    weight_bytes (absent from lines of clipq 0.3 and older).
+    weight_bytes (absent from older lines).
     data: layout and digest (sha256 of keys, labels and sizes). n: images read; `broken` names the others.
     metrics: top1, top1_interval, top5, mean_per_class_recall (empty for fidelity).
     comparison, baseline, towers: only with a baseline, see `comparison.comparison` and `comparison.towers`.
@@ -110,7 +111,7 @@ def read_baseline(path: str | os.PathLike[str], task: str) -> Result:
     found = read_results(path)
     fitting = [one for one in found if one.task == task and set(one.model["precision"].values()) == {"fp32"}]
     if not fitting:
-        held = ", ".join(sorted({f"{one.task} ({_precision(one)})" for one in found})) or "nothing"
+        held = ", ".join(sorted({f"{one.task} ({precision_name(one.model)})" for one in found})) or "nothing"
         raise ResultError(f"{path} has no fp32 result of the task {task!r}; it holds {held}")
     return with_answers(fitting[-1], Path(path).parent)
 
@@ -135,7 +136,3 @@ def _inside(folder: Path, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts:
         raise ResultError(f"the answers file {name!r} lies outside the folder of its result; keep them together")
     return folder / path
-
-
-def _precision(result: Result) -> str:
-    return "/".join(dict.fromkeys(map(str, result.model["precision"].values())))

@@ -67,6 +67,12 @@ class Images:
         return replace(self, entries=tuple(self.entries[i] for i in chosen), limit=limit)
 
 
+def spread(total: int, wanted: int) -> list[int]:
+    """At most `wanted` of `range(total)`, evenly spaced."""
+    count = min(total, wanted)
+    return [i * total // count for i in range(count)]
+
+
 def _balanced(entries: Sequence[Entry], limit: int) -> list[int]:
     ranked: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for index, entry in enumerate(entries):
@@ -76,8 +82,7 @@ def _balanced(entries: Sequence[Entry], limit: int) -> list[int]:
     last = rounds[limit - 1][0]  # the round that is not taken whole
     taken = [index for place, _, index in rounds if place < last]
     partial = [index for place, _, index in rounds if place == last]
-    wanted = limit - len(taken)
-    return taken + [partial[i * len(partial) // wanted] for i in range(wanted)]
+    return taken + [partial[i] for i in spread(len(partial), limit - len(taken))]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..inputs.images import Images, decode
+from ..inputs.images import Images, decode, spread
 from .style import INK, SOFT, axes_at, plain, write
 
 if TYPE_CHECKING:
@@ -35,11 +35,9 @@ class Change:
 def shown(own: Answers, base: Answers, images: Images) -> list[Change]:
     """At most a dozen of the images of two aligned `Answers` on which they differ, spread evenly over all of them."""
     changed = (own.top1 != base.top1).nonzero().flatten().tolist()
-    count = min(len(changed), _MOST)
-    chosen = [changed[i * len(changed) // count] for i in range(count)]
     entries, names = {entry.key: entry for entry in images.entries}, images.classes
     found = []
-    for row in chosen:
+    for row in (changed[i] for i in spread(len(changed), _MOST)):
         picture = decode(entries[own.keys[row]])
         picture.thumbnail((_PIXELS, _PIXELS))  # smaller if need be, never larger
         answers = (names[int(one.top1[row])] for one in (base, own))

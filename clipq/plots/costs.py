@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..description import precision_name
 from ..errors import ResultError
 from ..evaluation.statistics import proportion_interval
 from .style import BLUE, GREY, INK, SOFT, axes_at, digits, plain
@@ -60,7 +61,7 @@ def _row(result: Result, baseline: Result, colour: str) -> Row:
         low, high = (float(bound) for bound in found["drop_interval_points"])
         interval = proportion_interval(round(agreement * found["n"]), found["n"])
     except (KeyError, TypeError, ValueError) as error:  # a line may come from anybody
-        name = f"{result.model['name']} ({precision(result.model)})"
+        name = f"{result.model['name']} ({precision_name(result.model)})"
         raise ResultError(f"the comparison of {name}, {result.date}, cannot be drawn: {error!r}") from error
     about = f"top-1 {0.0 - drop:+.2f} points ({0.0 - high:+.2f} to {0.0 - low:+.2f})"
     return Row(_name(result, baseline), _megabytes(result), agreement, interval, about, colour)
@@ -69,12 +70,7 @@ def _row(result: Result, baseline: Result, colour: str) -> Row:
 def _name(result: Result, baseline: Result) -> str:
     """The precision; with the model where that is another than the baseline's."""
     name = result.model["name"]
-    return precision(result.model) if name == baseline.model["name"] else f"{name}, {precision(result.model)}"
-
-
-def precision(model: dict) -> str:
-    """ "int8", or "int8/fp16" (image/text) where the towers differ."""
-    return "/".join(dict.fromkeys(map(str, model["precision"].values())))
+    return precision_name(result.model) if name == baseline.model["name"] else f"{name}, {precision_name(result.model)}"
 
 
 def _megabytes(result: Result) -> float | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..description import precision_name
 from ..errors import ResultError
 from ..evaluation.comparison import aligned
 from ..evaluation.data import Data, task_images
@@ -87,7 +88,7 @@ def _figure(
 
 def _names(result: Result, baseline: Result) -> tuple[str, str]:
     """What the two are called beside their answers: precisions, the baseline's first."""
-    own, base = costs.precision(result.model), costs.precision(baseline.model)
+    own, base = precision_name(result.model), precision_name(baseline.model)
     return ("baseline" if own == base else base), own
 
 

@@ -12,8 +12,9 @@ import drawings
 import numpy as np
 import packing
 import torch
+from deit import SIZE
 
-SIZE = 224
+from clipq.resources import atomic_path
 
 
 @dataclass
@@ -62,13 +63,11 @@ def gather(training: list[drawings.Icons], folded: drawings.Concepts, cache: Pat
 def render_all(chosen: list[drawings.Drawing], path: Path) -> np.ndarray:
     """Render every drawing once, in parallel, and keep the pixels on disk for the next run."""
     if not path.is_file():
-        fresh = path.with_suffix(".new")
-        pixels = np.lib.format.open_memmap(fresh, "w+", np.uint8, (len(chosen), SIZE, SIZE, 4))
-        with Pool() as pool:
+        with atomic_path(path) as fresh, Pool() as pool:
+            pixels = np.lib.format.open_memmap(fresh, "w+", np.uint8, (len(chosen), SIZE, SIZE, 4))
             for row, picture in enumerate(pool.imap(_render, chosen, chunksize=32)):
                 pixels[row] = picture
-        pixels.flush()
-        fresh.replace(path)
+            pixels.flush()
     return np.load(path, mmap_mode="r")
 
 

@@ -24,6 +24,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 import clipq
+from clipq.resources import atomic_path
 
 FROZEN = 8
 _SCALE = 28.0  # from cosines to logits, to start with
@@ -78,9 +79,8 @@ def cache_tokens(model, data: TrainingSet, number: int, strength: float, path: P
         images = augment.augment(drawn, data.flips(part.tolist()), _SOURCE_SIZE, generator, strength) / 2 + 0.5
         large = F.interpolate(images, size=deit.SIZE, mode="bicubic", align_corners=False)
         tokens.append(lower_tokens(tower, large).bfloat16())
-    fresh = path.with_suffix(".new")
-    torch.save({"rows": torch.tensor(rows), "tokens": torch.cat(tokens)}, fresh)
-    fresh.replace(path)
+    with atomic_path(path) as fresh:
+        torch.save({"rows": torch.tensor(rows), "tokens": torch.cat(tokens)}, fresh)
     return path
 
 
@@ -180,8 +180,9 @@ def optimizer_of(fit: Fit, rate: float) -> torch.optim.Optimizer:
 def train(fit: Fit, teacher: Teacher, passes: Passes, concept_of: torch.Tensor, rate: float = 1.2e-4) -> Fit:
     """Train on all passes, on half of the patches in the first half of them; the moving average of the weights."""
     average, optimizer, begun = copy.deepcopy(fit), optimizer_of(fit, rate), time.monotonic()
+    steps = len(passes)
     for step, (hidden, rows) in enumerate(passes):
-        done = step / len(passes)
+        done = step / steps
         pace = max(0.01, min(1, done / 0.05) * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * pace
@@ -194,7 +195,5 @@ def train(fit: Fit, teacher: Teacher, passes: Passes, concept_of: torch.Tensor, 
             for slow, fast in zip(average.parameters(), fit.parameters(), strict=True):
                 slow.lerp_(fast, 1 - min(0.995, (1 + step) / (10 + step)))
         if step % 25 == 0:
-            print(
-                f"images: step {step} of {len(passes)}, loss {loss:.3f}, {time.monotonic() - begun:.0f} s", flush=True
-            )
+            print(f"images: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - begun:.0f} s", flush=True)
     return average

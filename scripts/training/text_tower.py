@@ -6,13 +6,12 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from captions import Captions, groups
+from captions import Captions
 from muon import Muon
 from open_clip.model import CLIP
 
@@ -56,13 +55,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> int:
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name every release of transformers knows
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return tokenizer.get_vocab_size()
-
-
-def make_captions(concepts: Sequence[str], names: Sequence[Sequence[str]], folder: Path, vocab_size: int) -> tuple:
-    """Train the tokenizer on all texts; returns a function that makes the `Captions` once its folder is whole."""
-    found = groups(concepts, names)
-    size = train_tokenizer((text for group in found for text in group.texts), vocab_size, folder)
-    return size, lambda: Captions(found, open_clip.get_tokenizer(f"local-dir:{folder}"), len(concepts))
 
 
 def encode_text(model: CLIP, ids: torch.Tensor) -> torch.Tensor:

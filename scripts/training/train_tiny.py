@@ -25,6 +25,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import captions
 import closed_form
 import deit
 import drawing_data
@@ -33,6 +34,8 @@ import image_tower
 import packing
 import rotation
 import text_tower
+
+from clipq.resources import atomic_path
 
 LOGIT_SCALE = 36.0  # from cosines to logits; with it the first answers are about as sure as they are right
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,11 +99,13 @@ def write_config(folder: Path, vocab_size: int) -> dict:
 
 def fit_texts(args: argparse.Namespace, data: drawing_data.TrainingSet, anchors: torch.Tensor) -> CLIP:
     """The whole model, its text tower fitted to the anchors; its tokenizer and configuration are in the folder."""
-    size, make = text_tower.make_captions(data.concepts, data.names, args.out, args.vocab_size)
-    config = write_config(args.out, size)
+    found = captions.groups(data.concepts, data.names)
+    texts = (text for group in found for text in group.texts)
+    config = write_config(args.out, text_tower.train_tokenizer(texts, args.vocab_size, args.out))
     towers = CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"])
     model = CLIP(config["embed_dim"], *towers, quick_gelu=False)
-    text_tower.fit(model, make(), anchors, args.text_steps)
+    tokenize = open_clip.get_tokenizer(f"local-dir:{args.out.resolve()}")
+    text_tower.fit(model, captions.Captions(found, tokenize, len(data.concepts)), anchors, args.text_steps)
     return model
 
 
@@ -154,9 +159,8 @@ def main() -> None:
     rotation.turn_values(model.visual.transformer.resblocks)
     model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    fresh = args.out / "open_clip_model.new"
-    save_file(weights, fresh, metadata={"format": "pt"})
-    fresh.replace(args.out / "open_clip_model.safetensors")  # a reader never meets half a checkpoint
+    with atomic_path(args.out / "open_clip_model.safetensors") as fresh:  # a reader never meets half a checkpoint
+        save_file(weights, fresh, metadata={"format": "pt"})
     top1 = evaluate(args.out, args.eval_data, args.eval_names)
     print(f"held-out drawings: top-1 {100 * top1:.1f} %; {(time.monotonic() - begun) / 60:.0f} minutes", flush=True)
 

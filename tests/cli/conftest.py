@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from cli_helpers import COLOURS, CONFIG
+from cli_helpers import COLOURS, CONFIG, measure_quickly
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -61,10 +60,8 @@ def quantized(model, tmp_path_factory) -> Path:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """The measurement of this machine, with tiny models."""
-    sizes = worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
-    measure = partial(worth.measure, limit=0.02, sizes=sizes)
-    monkeypatch.setattr(worth, "measure", measure)
-    monkeypatch.setattr("clipq.loading.load.measure", measure)
+    monkeypatch.setattr(worth, "measure", measure_quickly)
+    monkeypatch.setattr("clipq.loading.load.measure", measure_quickly)
 
 
 @pytest.fixture

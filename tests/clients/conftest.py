@@ -1,4 +1,4 @@
-"""What the tests of other libraries share: real drawings, and a model of the hub's shape on disk."""
+"""Real drawings, models of the hub's shape on disk, and a place to run pages in."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ def clip_folder(tmp_path_factory) -> Path:
     from tiny_processors import save_clip
 
     return save_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def open_clip_folder(tmp_path_factory) -> Path:
+    """A tiny open_clip model as a folder that "local-dir:" loads. Not to be changed."""
+    from tiny_models import save_open_clip
+
+    return save_open_clip(tmp_path_factory.mktemp("open_clip"), "open_clip CLIP")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, drawings) -> Path:
+    """The folder that a page's blocks are run in: the pictures they name lie there."""
+    for name, picture in zip(("photos/cat", "photos/dog", "classes/cat/0", "classes/dog/1"), drawings, strict=False):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

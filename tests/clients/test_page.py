@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -56,29 +55,6 @@ def run(code: str, place: Path) -> None:
         return
     (place / "block.py").write_text(code, "utf-8")
     subprocess.run([sys.executable, "block.py"], cwd=place, check=True, timeout=120)
-
-
-@pytest.fixture(scope="session")
-def open_clip_folder(tmp_path_factory) -> Path:
-    """A tiny open_clip model as a folder that "local-dir:" loads."""
-    from safetensors.torch import save_file
-    from tiny_models import build, open_clip_config
-
-    folder = tmp_path_factory.mktemp("open_clip")
-    config = {"model_cfg": open_clip_config(), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
-    save_file(build("open_clip CLIP").state_dict(), folder / "open_clip_model.safetensors")
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, drawings) -> Path:
-    """The folder that the blocks are run in: the pictures they name lie there."""
-    for name, picture in zip(("photos/cat", "photos/dog", "classes/cat/0", "classes/dog/1"), drawings, strict=False):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(tmp_path / f"{name}.png")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("code", blocks())

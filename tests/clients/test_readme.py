@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from functools import partial
 from pathlib import Path
 
 import pytest
+from cli_helpers import measure_quickly
 
 import clipq
 from clipq.cli import build_parser, main
@@ -59,21 +59,10 @@ def commands() -> list[list[str]]:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, drawings) -> Path:
-    """The folder that the page is run in, with what it names."""
-    for name, picture in zip(("photos/cat", "photos/dog", "classes/cat/0", "classes/dog/1"), drawings, strict=False):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(tmp_path / f"{name}.png")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def tiny_arch(place, monkeypatch) -> None:
+def tiny_arch(place, open_clip_folder, monkeypatch) -> None:
     """An architecture of open_clip as small as a test, its weights in a file, and both as an open_clip folder."""
     import open_clip.factory as factory
     import torch
-    from safetensors.torch import save_file
     from tiny_models import build, open_clip_config
 
     for name in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
@@ -81,21 +70,14 @@ def tiny_arch(place, monkeypatch) -> None:
     (place / "archs").mkdir()
     (place / "archs" / "tiny-readme.json").write_text(json.dumps(open_clip_config()), "utf-8")
     factory.add_model_config(place / "archs")
-    tensors = build("open_clip CLIP").state_dict()
-    torch.save(tensors, place / "weights.pt")
-    (place / "folder").mkdir()
-    save_file(tensors, place / "folder" / "open_clip_model.safetensors")
-    config = {"model_cfg": open_clip_config(), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (place / "folder" / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
+    torch.save(build("open_clip CLIP").state_dict(), place / "weights.pt")
+    (place / "folder").symlink_to(open_clip_folder)
 
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """The measurement behind "auto", with a tiny tower."""
-    from clipq.loading import worth
-
-    sizes = worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64)
-    monkeypatch.setattr("clipq.loading.load.measure", partial(worth.measure, limit=0.02, sizes=sizes))
+    monkeypatch.setattr("clipq.loading.load.measure", measure_quickly)
 
 
 @pytest.fixture

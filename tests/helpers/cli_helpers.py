@@ -1,9 +1,12 @@
-"""What the tests of the commands read: the tiny model's configuration, the colours of the pictures, an error."""
+"""What the tests of the commands read: the tiny configuration, pictures' colours, a short measurement, an error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+
+from clipq.loading import worth
 
 CONFIG = {
     "model_cfg": {
@@ -14,6 +17,14 @@ CONFIG = {
     "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
 }
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (30, 60, 220)}
+
+
+measure_quickly = partial(
+    worth.measure,
+    limit=0.02,
+    sizes=worth.Sizes(1, 16, 32, 16, image_width=32, text_width=32, head_width=16, context_length=12, vocab_size=64),
+)
+"""The measurement of this machine, with tiny models."""
 
 
 @contextmanager

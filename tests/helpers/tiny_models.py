@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -174,3 +176,13 @@ def config(name: str) -> dict | None:
         return None
     kind, options = OPEN_CLIP[name]
     return {**open_clip_config(**options), **({} if kind == "CLIP" else {"custom_text": True})}
+
+
+def save_open_clip(folder: Path, name: str) -> Path:
+    """Write model `name` into `folder` as open_clip publishes models: configuration and weights. Returns `folder`."""
+    from safetensors.torch import save_file
+
+    settings = {"model_cfg": config(name), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(settings), "utf-8")
+    save_file(build(name).state_dict(), folder / "open_clip_model.safetensors")
+    return folder

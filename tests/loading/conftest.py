@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
-from tiny_models import build, open_clip_config
+from tiny_models import save_open_clip
 
 
 @pytest.fixture
@@ -15,7 +13,4 @@ def open_clip_folder(tmp_path) -> Path:
     """A model as open_clip publishes it: configuration and weights in a folder."""
     folder = tmp_path / "published"
     folder.mkdir()
-    config = {"model_cfg": open_clip_config(quick_gelu=True), "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(build("open_clip CLIP QuickGELU").state_dict(), folder / "open_clip_model.safetensors")
-    return folder
+    return save_open_clip(folder, "open_clip CLIP QuickGELU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -143,9 +144,10 @@ def test_everyday_words_are_no_class_and_their_classes_exist():
 
 def test_texts_learn_their_anchors(tmp_path):
     torch.manual_seed(0)
-    size, make = text_tower.make_captions(["lion", "smile"], [["lion"], ["smile"]], tmp_path, 400)
+    found = captions.groups(["lion", "smile"], [["lion"], ["smile"]])
+    size = text_tower.train_tokenizer((text for group in found for text in group.texts), 400, tmp_path)
     config = train_tiny.write_config(tmp_path, size)
-    taught = make()
+    taught = captions.Captions(found, open_clip.get_tokenizer(f"local-dir:{tmp_path}"), 2)
     vision = CLIPVisionCfg(image_size=16, patch_size=16, width=64, layers=1, head_width=64)
     model = CLIP(192, vision, CLIPTextCfg(**config["text_cfg"] | {"layers": 1}))
     anchors = torch.nn.functional.normalize(torch.randn(1002, 192), dim=-1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...inputs.folders import pictures
-from ...inputs.images import EXTENSIONS, Entry, FileEntry, is_image, unlike_a_file
+from ...inputs.images import EXTENSIONS, Entry, FileEntry, is_image, spread, unlike_a_file
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,6 @@ def asked(source: Path | None, labels: str | None, limit: int) -> Asked | None:
         return None
     entries = _entries(source)
     return Asked(tuple(entries[i] for i in spread(len(entries), limit)), len(entries), names)
-
-
-def spread(total: int, wanted: int) -> list[int]:
-    """At most `wanted` of `range(total)`, evenly spaced."""
-    count = min(total, wanted)
-    return [i * total // count for i in range(count)]
 
 
 def _names(labels: str) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ...inputs.images import spread
 from .. import show
-from .asked import spread
 from .cards import ANSWERS, card, file_name, path, words
 from .numbers import chance, heading, rows, unsteady
 from .series import Series

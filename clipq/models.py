@@ -19,8 +19,8 @@ from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
 from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
 from .inputs.tokenizer_names import tokenizer_named
-from .methods import quantization
-from .methods.quantization import Recipe
+from .methods.finishing import kernel_path
+from .methods.recipes import Recipe, recipe_of, stated_recipe
 from .module_like import ModuleLike
 from .modules.state import fingerprint
 from .towers.parts import each_once, in_parts
@@ -74,12 +74,12 @@ class Model(ModuleLike):
     @property
     def recipe(self) -> Recipe:
         """What was done to the module: a scheme per tower, and which modules were replaced."""
-        return quantization.stated_recipe(self.module) or self._found_recipe
+        return stated_recipe(self.module) or self._found_recipe
 
     @cached_property
     def _found_recipe(self) -> Recipe:
         # Looking at every tensor costs milliseconds, which each call of an untouched model would pay.
-        return quantization.recipe_of(self.module)
+        return recipe_of(self.module)
 
     @property
     def precision(self) -> dict[str, str]:
@@ -173,7 +173,7 @@ class Model(ModuleLike):
 
     def kernel_path(self) -> str:
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""
-        return quantization.kernel_path(self.module)
+        return kernel_path(self.module)
 
     def _encode_pictures(self, images: list[Any], normalize: bool) -> Tensor:
         if not images:

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .arithmetic.precisions import resolve
 from .errors import QuantizationError
 from .hosts import Host
-from .methods import quantization
-from .methods.quantization import Recipe
+from .methods.finishing import fallback_dtype, finish
+from .methods.quantization import quantize_module
+from .methods.recipes import DTYPES, Recipe, stated_recipe
 
 _Like = TypeVar("_Like", bound="ModuleLike")
 
@@ -87,11 +89,11 @@ class ModuleLike(ABC):
             device, dtype = None, device
         target = self.device if device is None else torch.device(device)
         if dtype is not None and any(self._dtype(tower, target) != dtype for tower in self.towers):
-            quantization.quantize_module(self.module, self._float_precision(dtype))
+            quantize_module(self.module, dict.fromkeys(self.towers, resolve(self._float_precision(dtype))))
         if target != self.device:
             self.module.to(target, non_blocking=non_blocking)
-            if (recipe := quantization.stated_recipe(self.module)) is not None:
-                quantization.finish(self.module, self.host, recipe)
+            if (recipe := stated_recipe(self.module)) is not None:
+                finish(self.module, self.host, recipe)
         return self
 
     def __call__(
@@ -115,7 +117,7 @@ class ModuleLike(ABC):
         return not all(scheme.is_float for scheme in self.recipe.schemes.values())
 
     def _float_precision(self, dtype: torch.dtype) -> str:
-        names = {known: name for name, known in quantization.DTYPES.items()}
+        names = {known: name for name, known in DTYPES.items()}
         if self._is_quantized() or dtype not in names:
             raise QuantizationError(
                 f"a model of precision {self.precision_name!r} cannot be made {dtype}; clipq.quantize(module, 'int8', "
@@ -125,4 +127,4 @@ class ModuleLike(ABC):
 
     def _dtype(self, tower: str, device: torch.device | None = None) -> torch.dtype:
         """The dtype of what stays float in `tower`, on its device or on another one."""
-        return quantization.fallback_dtype(self.recipe.schemes[tower], device or self.device)
+        return fallback_dtype(self.recipe.schemes[tower], device or self.device)

@@ -8,7 +8,7 @@ from tiny_models import build, open_clip_config
 
 import clipq
 from clipq.errors import CheckpointError, ClipqError, QuantizationError
-from clipq.methods import quantization
+from clipq.methods import finishing
 from clipq.models import Model
 
 
@@ -87,7 +87,7 @@ def test_what_follows_a_move_changes_nothing_on_the_same_kind_of_device(name):
     pixels, tokens = parts(model.module)
     before = model(pixels, tokens)
     model.module.to(model.device)
-    quantization.finish(model.module, model.host, model.recipe)
+    finishing.finish(model.module, model.host, model.recipe)
     assert all(map(torch.equal, before, model(pixels, tokens)))
 
 

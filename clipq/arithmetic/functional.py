@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError, SchemeError
-from .schemes import QuantSpec
+from .specs import QuantSpec
 
 
 def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:

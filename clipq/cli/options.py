@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..arithmetic.schemes import AUTO, FALLBACKS, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
+from ..arithmetic.precisions import AUTO, PRECISIONS, TOWERS, Precisions, auto_towers, per_tower
+from ..arithmetic.schemes import FALLBACKS
 from ..errors import ClipqError, OutputError
 from ..resources import check_output_folder, check_output_path
 from . import show

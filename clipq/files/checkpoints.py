@@ -17,7 +17,9 @@ from ..hosts import Host, host_named
 from ..hosts.open_clip_text import with_text_config
 from ..inputs.preprocessing import check_preprocessing
 from ..inputs.tokenization import TokenizerSpec, check_tokenizer, unpack_files
-from ..methods.quantization import Recipe, finish, rebuild
+from ..methods.finishing import finish
+from ..methods.recipes import Recipe
+from ..methods.replacing import rebuild
 from ..models import Model
 from ..modules.state import Slot, slots
 from ..resources import atomic_path

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from ..arithmetic.schemes import QuantSpec, Scheme
+from ..arithmetic.schemes import Scheme
+from ..arithmetic.specs import QuantSpec
 from ..errors import CheckpointError
 from ..hosts.open_clip_text import NOT_OPEN_CLIPS
 from ..models import Model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import functional
-from ..arithmetic.schemes import QuantSpec
+from ..arithmetic.specs import QuantSpec
 
 
 @dataclass(frozen=True)

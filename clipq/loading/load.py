@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 
-from ..arithmetic.schemes import PRECISIONS, TOWERS, Precisions, Scheme, auto_towers, per_tower, without_auto
+from ..arithmetic.precisions import PRECISIONS, TOWERS, Precisions, auto_towers, per_tower, without_auto
+from ..arithmetic.schemes import Scheme
 from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
 from ..files.header import MODEL_FILE, VERSION_KEY, DamagedError, locate, read_header
 from ..files.saving import is_clipq_config
-from ..methods.quantization import Recipe, quantize
+from ..methods.quantization import quantize
+from ..methods.recipes import Recipe
 from ..models import Model
 from ..zoo import hub, registry
 from ..zoo.registry import Entry

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..arithmetic.schemes import TOWERS
+from ..arithmetic.precisions import TOWERS
 from ..errors import ClipqWarning, unknown_name
 from ..methods.quantization import quantize
 from ..models import Model

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..arithmetic import functional
-from ..arithmetic.schemes import QuantSpec, Scheme
+from ..arithmetic.schemes import Scheme
+from ..arithmetic.specs import QuantSpec
 from ..errors import DataError, QuantizationError
 from ..kernels import library, native
 from ..kernels.ops import REAL, traced

@@ -30,7 +30,7 @@ from file_mutations import load_seed, mutated
 from clipq.errors import ClipqError
 from clipq.files.checkpoints import read
 from clipq.files.header import read_header
-from clipq.methods.quantization import Recipe
+from clipq.methods.recipes import Recipe
 
 SEEDS = Path(__file__).resolve().parents[2] / "tests" / "data" / "v0.2"
 STATUS = Path("/proc/self/status")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipq.arithmetic.functional import choose_qparams, dequantize, fake_quantize, quantize, quantize_weight, sqnr
-from clipq.arithmetic.schemes import QuantSpec
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError, SchemeError
 
 SYMMETRIC = {

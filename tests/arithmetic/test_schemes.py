@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from clipq.arithmetic.schemes import FALLBACKS, PRECISIONS, QuantSpec, Scheme, per_tower, resolve
+from clipq.arithmetic.precisions import PRECISIONS, per_tower, resolve
+from clipq.arithmetic.schemes import FALLBACKS, Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import ClipqError, SchemeError, UnknownNameError
 
 TOKEN = QuantSpec(granularity="token")

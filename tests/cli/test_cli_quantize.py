@@ -9,7 +9,7 @@ import torch
 from cli_helpers import error_of
 
 import clipq
-from clipq.arithmetic.schemes import per_tower
+from clipq.arithmetic.precisions import per_tower
 from clipq.cli import main
 from clipq.loading import worth
 

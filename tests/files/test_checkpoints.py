@@ -19,7 +19,8 @@ from checkpoint_helpers import (
 )
 from tiny_models import BUILDERS
 
-from clipq.arithmetic.schemes import QuantSpec, Scheme
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import CheckpointError, ClipqWarning
 from clipq.files import checkpoints, header
 from clipq.files.checkpoints import read, write

@@ -19,7 +19,8 @@ from hub_server import HubServer
 from tiny_models import build
 
 import clipq
-from clipq.arithmetic.schemes import QuantSpec, Scheme
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import CheckpointError, ClipqError
 from clipq.files import saving
 from clipq.files.checkpoints import read

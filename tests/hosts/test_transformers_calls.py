@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tower_helpers import HOST, by_layers, counted, how, model, pixels, tokens
 
 from clipq.hosts.calls.outputs import Unfinished
-from clipq.methods.quantization import use_kernel
+from clipq.methods.finishing import use_kernel
 from clipq.models import Model
 
 TWO_TOWERS = ["transformers CLIP", "transformers CLIP, old end", "transformers SigLIP"]

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from clipq import kernels
 from clipq.arithmetic import functional
-from clipq.arithmetic.schemes import QuantSpec, Scheme
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import SchemeError, UnknownNameError
 from clipq.kernels import KERNELS, LinearWeights, chosen, pack, why
-from clipq.methods.quantization import use_kernel
+from clipq.methods.finishing import use_kernel
 from clipq.modules.layers import QLinear
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clipq.arithmetic import functional
-from clipq.arithmetic.schemes import QuantSpec
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError, UnknownNameError
 from clipq.kernels import library, native
 

@@ -7,7 +7,7 @@ import torch
 from tiny_models import build, open_clip_config
 
 import clipq
-from clipq.arithmetic.schemes import per_tower
+from clipq.arithmetic.precisions import per_tower
 from clipq.errors import CheckpointError
 from clipq.files.header import read_header
 from clipq.loading import load as loading

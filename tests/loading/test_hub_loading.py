@@ -21,7 +21,7 @@ import sys, torch, open_clip
 from pathlib import Path
 from clipq.zoo import registry
 from clipq.loading.load import _from_zoo, load
-from clipq.arithmetic.schemes import per_tower
+from clipq.arithmetic.precisions import per_tower
 
 folder, cache = sys.argv[1:]
 open_clip.add_model_config(Path(folder))

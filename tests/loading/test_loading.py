@@ -10,7 +10,7 @@ import torch
 from tiny_models import build, open_clip_config
 
 import clipq
-from clipq.arithmetic.schemes import auto_towers, resolve
+from clipq.arithmetic.precisions import auto_towers, resolve
 from clipq.errors import CheckpointError, ClipqError, DownloadError, SchemeError, UnknownNameError
 from clipq.inputs.tokenization import TokenizerSpec
 from clipq.loading import worth
@@ -201,7 +201,7 @@ def test_without_network_or_cache_the_error_says_what_to_do(monkeypatch):
 
 
 def test_a_cache_that_cannot_be_written_is_named(open_clip_folder, tmp_path, monkeypatch):
-    from clipq.arithmetic.schemes import per_tower
+    from clipq.arithmetic.precisions import per_tower
     from clipq.loading import load as loading
     from clipq.zoo import registry
 

@@ -10,7 +10,7 @@ import torch
 
 import clipq
 from clipq import kernels
-from clipq.arithmetic.schemes import AUTO, auto_towers, per_tower, without_auto
+from clipq.arithmetic.precisions import AUTO, auto_towers, per_tower, without_auto
 from clipq.errors import UnknownNameError
 from clipq.loading import worth
 from clipq.loading.worth import CANDIDATES, Sizes, Timing, TowerWorth, advice, choose, measure

@@ -12,10 +12,12 @@ from tiny_models import config as config_of
 from torch import nn
 
 import clipq
-from clipq.arithmetic.schemes import PRECISIONS, Scheme
+from clipq.arithmetic.precisions import PRECISIONS
+from clipq.arithmetic.schemes import Scheme
 from clipq.errors import QuantizationError
 from clipq.methods.coverage import coverage
-from clipq.methods.quantization import quantize, recipe_of
+from clipq.methods.quantization import quantize
+from clipq.methods.recipes import recipe_of
 from clipq.modules.convolutions import QPointwise
 from clipq.modules.layers import QLinear
 from clipq.modules.state import fingerprint

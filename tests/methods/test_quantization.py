@@ -13,19 +13,15 @@ from torch import nn
 import clipq
 from clipq import kernels
 from clipq.arithmetic.functional import sqnr
-from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme, per_tower
+from clipq.arithmetic.precisions import PRECISIONS, per_tower
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import CheckpointError, ClipqWarning, QuantizationError, SchemeError, UnknownNameError
 from clipq.hosts import find_host
-from clipq.methods.quantization import (
-    Recipe,
-    fallback_dtype,
-    kernel_path,
-    plan,
-    quantize,
-    rebuild,
-    recipe_of,
-    use_kernel,
-)
+from clipq.methods.finishing import fallback_dtype, kernel_path, use_kernel
+from clipq.methods.quantization import quantize
+from clipq.methods.recipes import Recipe, recipe_of
+from clipq.methods.replacing import plan, rebuild
 from clipq.modules.layers import QLinear, QuantizedModule
 from clipq.modules.state import fingerprint
 

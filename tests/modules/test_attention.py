@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipq.arithmetic.schemes import PRECISIONS
+from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
 from clipq.modules.attention import QAttention, QMultiheadAttention, QOpenClipAttention
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipq.arithmetic.functional import fake_quantize
-from clipq.arithmetic.schemes import PRECISIONS
+from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
 from clipq.kernels import library
 from clipq.modules.convolutions import QConvolution, QPatchEmbed, QPointwise

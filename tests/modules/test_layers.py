@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from clipq.arithmetic.functional import fake_quantize, quantize_weight
-from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme
+from clipq.arithmetic.precisions import PRECISIONS
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError
 from clipq.kernels import KERNELS, chosen
 from clipq.modules.convolutions import QPatchEmbed, QPointwise

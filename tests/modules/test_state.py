@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme
+from clipq.arithmetic.precisions import PRECISIONS
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.modules.attention import QMultiheadAttention, QOpenClipAttention
 from clipq.modules.convolutions import QPatchEmbed
 from clipq.modules.layers import QEmbedding, QLinear

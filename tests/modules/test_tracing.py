@@ -10,10 +10,11 @@ import torch
 from tiny_models import build
 from torch import Tensor, nn
 
-from clipq.arithmetic.schemes import PRECISIONS
+from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
 from clipq.kernels import library
-from clipq.methods.quantization import quantize, use_kernel
+from clipq.methods.finishing import use_kernel
+from clipq.methods.quantization import quantize
 from clipq.modules.attention import QMultiheadAttention
 from clipq.modules.convolutions import QPatchEmbed, QPointwise
 from clipq.modules.layers import QEmbedding, QLinear

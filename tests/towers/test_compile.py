@@ -12,10 +12,11 @@ import torch
 from tiny_models import build
 from torch import Tensor, nn
 
-from clipq.arithmetic.schemes import PRECISIONS
+from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
 from clipq.kernels import library
-from clipq.methods.quantization import quantize, use_kernel
+from clipq.methods.finishing import use_kernel
+from clipq.methods.quantization import quantize
 from clipq.models import Model
 from clipq.modules.layers import QLinear
 from clipq.towers.transformer import Sequences

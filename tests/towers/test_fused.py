@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from fused_helpers import by_reference, exact, fused, keeps, linears, model, rms, rows_for, tower, use
 from torch import Tensor, nn
 
-from clipq.arithmetic.schemes import PRECISIONS, QuantSpec, Scheme, resolve
+from clipq.arithmetic.precisions import PRECISIONS, resolve
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError
 from clipq.kernels import library
 from clipq.modules.layers import QLinear

@@ -13,7 +13,7 @@ from fused_helpers import model
 from torch import Tensor, nn
 
 from clipq.kernels import library
-from clipq.methods.quantization import use_kernel
+from clipq.methods.finishing import use_kernel
 from clipq.models import Model
 from clipq.towers.transformer import Sequences
 

@@ -10,7 +10,8 @@ from tiny_models import build
 from torch import nn
 from tower_helpers import BOUNDS, CAUSAL, HOST, ONE, by_layers, by_model, how, model, pixels, tokens
 
-from clipq.arithmetic.schemes import QuantSpec, Scheme
+from clipq.arithmetic.schemes import Scheme
+from clipq.arithmetic.specs import QuantSpec
 from clipq.methods.quantization import quantize
 from clipq.models import Model
 

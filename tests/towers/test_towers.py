@@ -23,7 +23,7 @@ from tower_helpers import (
     tokens,
 )
 
-from clipq.methods.quantization import use_kernel
+from clipq.methods.finishing import use_kernel
 from clipq.towers.rows import distinct
 
 TABLE = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipq.arithmetic.schemes import resolve
+from clipq.arithmetic.precisions import resolve
 from clipq.modules.layers import QLinear
 from clipq.towers.transformer import Block, InProjection, Sequences, run_blocks
 

@@ -1,0 +1,78 @@
+"""The precisions by name, and what a user may give in their place: a scheme, or one for each tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..errors import unknown_name
+from .schemes import Scheme
+from .specs import QuantSpec
+
+FLOATS = ("fp32", "bf16", "fp16")
+TOWERS = ("image", "text")
+AUTO = "auto"
+"""Where a model is loaded: the precision that a short measurement on its device recommends (`clipq.loading.worth`)."""
+
+
+def _float(name: str) -> Scheme:
+    return Scheme(name, weights=None, embeddings=None, fallback=name)
+
+
+PRECISIONS: Mapping[str, Scheme] = {
+    **{name: _float(name) for name in FLOATS},
+    "int8": Scheme("int8", activations=QuantSpec(symmetric=False, granularity="token")),
+    "int8-best": Scheme(
+        "int8-best", activations=QuantSpec(symmetric=False, granularity="token"), steps=("turn-values", "gptq")
+    ),
+    "int8-symmetric": Scheme("int8-symmetric", activations=QuantSpec(granularity="token")),
+    "int8-weight-only": Scheme("int8-weight-only"),
+}
+
+Precision = str | Scheme
+Precisions = Precision | Mapping[str, Precision]
+
+
+def resolve(precision: Precision, fallback: str | None = None, also: tuple[str, ...] = ()) -> Scheme:
+    """The `Scheme` for a name or a scheme, with another fallback precision if given.
+
+    `also`: names that are allowed where the precision was given, for the error's list.
+    """
+    scheme = PRECISIONS.get(precision) if isinstance(precision, str) else precision
+    if not isinstance(scheme, Scheme):
+        hint = f"{AUTO!r} is measured where a model is loaded, by clipq.load." if precision == AUTO else ""
+        raise unknown_name("precision", precision, (*PRECISIONS, *also), hint or "Or pass a clipq.Scheme.")
+    if fallback is None:
+        return scheme
+    changed = replace(scheme, fallback=fallback)  # refuses an unknown name, also where it would not be used
+    return scheme if scheme.is_float else changed
+
+
+def per_tower(precision: Precisions, fallback: str | None = None) -> dict[str, Scheme]:
+    """One scheme for each tower from a name, a `Scheme`, or {"image": ..., "text": ...} (a missing tower is fp32)."""
+    return {tower: resolve(one, fallback) for tower, one in _by_tower(precision).items()}
+
+
+def auto_towers(precision: Precisions) -> tuple[str, ...]:
+    """The towers for which `precision` asks for "auto". Raises `UnknownNameError` for a name that is none."""
+    found = _by_tower(precision)
+    for one in found.values():
+        if one != AUTO:
+            resolve(one, also=(AUTO,))
+    return tuple(tower for tower, one in found.items() if one == AUTO)
+
+
+def without_auto(precision: Precisions, answers: Mapping[str, Precision]) -> Precisions:
+    """`precision` with the answer for a tower (fp32 where there is none) in place of "auto"; one name if all agree."""
+    found = {k: answers.get(k, "fp32") if one == AUTO else one for k, one in _by_tower(precision).items()}
+    first, *others = found.values()
+    return first if all(one == first for one in others) else found
+
+
+def _by_tower(precision: Precisions) -> dict[str, Precision]:
+    if not isinstance(precision, Mapping):
+        return dict.fromkeys(TOWERS, precision)
+    for tower in precision:
+        if tower not in TOWERS:
+            raise unknown_name("tower", tower, TOWERS)
+    return {tower: precision.get(tower, "fp32") for tower in TOWERS}

@@ -1,0 +1,169 @@
+"""Calibration data: from what users have to batches of pixels or token ids, evenly chosen, the same ones every time.
+
+For the image tower: a folder of pictures, a list of pictures (paths, bytes, PIL images, arrays), preprocessed images
+[n, channels, height, width], or an iterable of batches of them, such as a DataLoader. For the text tower: strings, a
+text file with one text a line, or token ids [n, tokens]. Labels are not needed, and not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arithmetic.precisions import TOWERS
+from ..arithmetic.schemes import Scheme
+from ..errors import DataError, QuantizationError, unknown_name
+from ..hosts import find_host
+from ..inputs import borders, folders
+from ..inputs.images import decode_upright, spread
+from ..inputs.preprocessing import build_preprocess
+from .defaults import default_pictures, default_texts
+from .steps import is_calibrated
+
+Calibration = Any
+"""What the module's docstring lists, for the tower that needs it, or {"image": ..., "text": ...}; None: clipq's own."""
+
+MOST_PICTURES = 128
+MOST_TEXTS = 512
+_BATCH = 32
+
+
+def inputs_for(model: Any, schemes: Mapping[str, Scheme], calibration: Calibration) -> dict[str, Sequence[Tensor]]:
+    """Batches for each tower whose numbers are chosen by looking at inputs. `model`: a `clipq.Model` or its module.
+
+    Raises `DataError` for what cannot be read (naming it), `QuantizationError` where something is missing to read it.
+    """
+    towers = [tower for tower, scheme in schemes.items() if is_calibrated(scheme)]
+    given = _by_tower(towers, calibration)
+    readers = {"image": _pixels, "text": _ids}
+    device = next(getattr(model, "module", model).parameters()).device
+    found = {tower: readers[tower](model, given.get(tower)) for tower in towers}
+    return {tower: [batch.to(device) for batch in whole.split(_BATCH)] for tower, whole in found.items()}
+
+
+def _by_tower(towers: Sequence[str], calibration: Calibration) -> Mapping[str, Any]:
+    if calibration is None:
+        return {}
+    if not isinstance(calibration, Mapping):
+        if len(towers) > 1:
+            raise QuantizationError(
+                "both towers are to be calibrated, and calibration= is for one; give "
+                'calibration={"image": ..., "text": ...}, or leave out the one that clipq\'s own data will do for.'
+            )
+        calibration = dict.fromkeys(towers, calibration)
+    for tower in calibration:
+        if tower not in TOWERS:
+            raise unknown_name("tower", tower, TOWERS)
+    if not set(calibration) <= set(towers) or not calibration:
+        raise QuantizationError(
+            f"calibration data was given for {', '.join(calibration) or 'nothing'}, but this precision looks at inputs "
+            f"of {', '.join(towers) or 'neither tower'} only; leave out what is not used."
+        )
+    return calibration
+
+
+def _pixels(model: Any, source: Any) -> Tensor:
+    """[n, channels, height, width], at most `MOST_PICTURES`."""
+    if isinstance(source, Tensor):
+        return _checked(model, source[spread(len(source), MOST_PICTURES)])
+    if source is None:
+        return _preprocessed(model, default_pictures())
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        entries = folders.pictures(source).entries
+        return _preprocessed(model, _spread(entries))
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, Sequence)):
+        return _checked(model, _from_batches(source))
+    found = borders.pictures(source)
+    return _pixels(model, found) if isinstance(found, Tensor) else _preprocessed(model, _spread(found))
+
+
+def _spread(items: Sequence[Any]) -> list[Any]:
+    return [items[place] for place in spread(len(items), MOST_PICTURES)]
+
+
+def _from_batches(batches: Iterable[Any]) -> Tensor:
+    """The first images of batches of them, each alone or with labels and the like behind it."""
+    found, count = [], 0
+    for batch in batches:
+        pixels = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        if not isinstance(pixels, Tensor):
+            raise DataError(
+                f"a batch of calibration data is a {type(pixels).__name__}; give tensors of preprocessed images."
+            )
+        found.append(pixels)
+        count += len(pixels)
+        if count >= MOST_PICTURES:
+            break
+    if not found:
+        raise DataError("the calibration data has no batches; give at least one image.")
+    return torch.cat(found)[:MOST_PICTURES]
+
+
+def _checked(model: Any, pixels: Tensor) -> Tensor:
+    module = getattr(model, "module", model)
+    host = find_host(module)
+    borders.check_pixels(pixels, host.pixel_shape(module), host.any_size(module))
+    if not len(pixels):
+        raise DataError("the calibration data holds no image; give at least one.")
+    return pixels.float()
+
+
+def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
+    if not pictures:
+        raise DataError("the calibration data holds no picture; give at least one.")
+    preprocess = getattr(model, "preprocess", None) or _preprocess_of(model)
+    return torch.stack([preprocess(_opened(one)) for one in pictures])
+
+
+def _opened(picture: Any) -> Any:
+    if hasattr(picture, "read") and hasattr(picture, "key"):  # an entry of a folder
+        try:
+            return decode_upright(picture.read())
+        except (OSError, DataError) as error:
+            raise DataError(f"the calibration picture {picture.key} cannot be read: {error}") from error
+    return borders.open_picture(picture)
+
+
+def _preprocess_of(module: Any) -> Any:
+    settings = find_host(module).preprocessing(module)
+    if not settings:
+        raise QuantizationError(
+            f"how pictures are prepared for this {type(module).__name__} is not known; give preprocessed images "
+            "[n, channels, height, width], or quantize a clipq.Model, which knows."
+        )
+    return build_preprocess(settings)
+
+
+def _ids(model: Any, source: Any) -> Tensor:
+    """int64 [n, tokens], at most `MOST_TEXTS`."""
+    if isinstance(source, Tensor):
+        module = getattr(model, "module", model)
+        host = find_host(module)
+        borders.check_ids(source, host.context_length(module), host.vocabulary(module))
+        return source[spread(len(source), MOST_TEXTS)].long()
+    if source is None:
+        texts = default_texts(MOST_TEXTS)
+    elif isinstance(source, (str, os.PathLike)):
+        texts = [line for line in _lines(Path(source)) if line.strip()]
+    else:
+        texts = borders.strings(islice(source, 1 << 20) if not isinstance(source, Sequence) else source)
+    if not texts:
+        raise DataError("the calibration data holds no text; give at least one.")
+    if getattr(model, "tokenizer_spec", None) is None:
+        raise QuantizationError(
+            f"this {type(model).__name__} has no tokenizer; give token ids [n, tokens], or quantize a clipq.Model."
+        )
+    return model.tokenizer([texts[place] for place in spread(len(texts), MOST_TEXTS)])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the calibration texts {path} cannot be read: {error}") from error

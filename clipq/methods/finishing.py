@@ -1,0 +1,92 @@
+"""What a model needs after its modules were replaced: float precisions, packed weights, the kernel that runs them."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from .. import kernels
+from ..arithmetic.schemes import Scheme
+from ..errors import ClipqWarning
+from ..hosts import Host
+from ..hosts.calls import install
+from ..kernels.cpu import NativeLinear
+from ..kernels.reference import ReferenceLinear
+from ..machine import cpu_flags
+from ..modules.layers import QLinear, QuantizedModule
+from ..towers.calls import WholeTower
+from .recipes import DTYPES, Recipe, state
+
+_CPU_COMPUTES_FP16 = bool(cpu_flags() & {"avx512_fp16", "asimdhp"})  # read here: torch.compile traces no cached call
+
+
+def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
+    """Cast what stays float to its fallback precision, and make the model ready for inference."""
+    for name, part in module.named_modules():
+        for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            tower = host.tower_of(module, f"{name}.{key}" if name else key)
+            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key == "weight_scale":
+                continue
+            dtype = fallback_dtype(recipe.schemes[tower], tensor.device)
+            if isinstance(tensor, nn.Parameter):
+                part._parameters[key] = nn.Parameter(tensor.detach().to(dtype), requires_grad=False)
+            else:
+                part._buffers[key] = tensor.to(dtype)
+        if isinstance(part, QuantizedModule):
+            part.compute_dtype = fallback_dtype(recipe.schemes[host.tower_of(module, name)], part.qweight.device)
+    state(module, recipe)
+    module.eval().requires_grad_(False)
+    install(module)
+    _pack(module, host)
+    _warn_if_slow(recipe, next(module.parameters()).device)
+
+
+def _pack(module: nn.Module, host: Host) -> None:
+    """Pack everything now and not at the first call: `torch.export` cannot pack while it traces."""
+    packed: set[QLinear] = set()
+    for tower in host.towers(module):
+        whole = host.whole(module, tower)
+        if isinstance(whole, WholeTower):
+            packed |= set(whole.pack())
+    for part in module.modules():
+        if isinstance(part, QLinear) and part not in packed:
+            part.pack()
+
+
+def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
+    """The dtype of what stays float. "auto" is fp16 on devices with native fp16 arithmetic, else fp32."""
+    if scheme.fallback != "auto":
+        return DTYPES[scheme.fallback]
+    native = device.type in ("cuda", "mps") or (device.type == "cpu" and _CPU_COMPUTES_FP16)
+    return torch.float16 if native else torch.float32
+
+
+def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
+    """Warn where int8 is no faster than fp32: in plain torch, and on a CPU without the native library.
+
+    There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
+    """
+    dynamic = any(scheme.activations is not None for scheme in recipe.schemes.values())
+    kernel = kernels.chosen(device)
+    if dynamic and kernel == ReferenceLinear.name:
+        text = f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+    elif dynamic and device.type == "cpu" and kernel != NativeLinear.name:
+        why = kernels.why(device)[NativeLinear.name].rstrip(".")
+        text = f"int8 runs on {kernel}, not on clipq's own kernels, on this cpu, often slower than fp32; {why}."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+
+
+def use_kernel(module: nn.Module, kernel: str | None) -> None:
+    """Force every int8 linear of `module` onto the kernel named, or let the device decide (None)."""
+    for part in module.modules():
+        if isinstance(part, QLinear):
+            part.use_kernel(kernel)
+
+
+def kernel_path(module: nn.Module) -> str:
+    """The kernels that `module`'s int8 linears run on, such as "native"; "float" if it has none."""
+    linears = [part for part in module.modules() if isinstance(part, QLinear)]
+    return "+".join(sorted({part.kernel_name() for part in linears})) or "float"

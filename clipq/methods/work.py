@@ -1,0 +1,108 @@
+"""A tower between its float weights and its integers: what the steps of a scheme read and change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..arithmetic import functional
+from ..arithmetic.schemes import Scheme
+from ..hosts import Host
+from ..modules.layers import QLinear
+from ..towers.blocks import find_blocks
+from ..towers.finding import block_of
+from ..towers.transformer import Block
+
+See = Callable[["Floats", Tensor], None]
+"""Told of a linear and of the rows [n, in] that came to it."""
+
+
+class Floats:
+    """A linear's float32 `weight` [out, in] and `bias`, which stand in for its integers until these are chosen.
+
+    Steps put other tensors in their place and never write into them. `rounded`: int8 values, scale and zero point where
+    a step has chosen them; else `weight` is rounded to nearest.
+    """
+
+    def __init__(self, name: str, layer: QLinear, weight: Tensor, bias: Tensor | None):
+        self.name, self.layer = name, layer
+        self.weight = weight.detach().flatten(1).float()
+        self.bias = None if bias is None else bias.detach().float()
+        self.rounded: tuple[Tensor, Tensor, Tensor] | None = None
+        self.see: See | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.see is not None:
+            self.see(self, x.detach().reshape(-1, x.shape[-1]).float())
+        return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
+
+    def settle(self) -> None:
+        """Give the layer its integers, and let it run them."""
+        spec = self.layer.spec
+        q, scale, zero_point = self.rounded or functional.quantize_weight(self.weight, spec, f"{self.name}.weight")
+        self.layer.qweight = q.reshape(self.layer.qweight.shape)
+        self.layer.weight_scale = scale
+        if not spec.symmetric:
+            self.layer.weight_zero_point = zero_point.to(torch.int8)
+        if self.bias is not None:
+            self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
+        self.layer.use_kernel(None)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One tower of `module`, whose quantized modules compute with their `floats` for now.
+
+    `inputs`: batches of calibration data: pixels [n, 3, height, width] or token ids [n, tokens]; none without any.
+    """
+
+    module: nn.Module
+    host: Host
+    tower: str
+    scheme: Scheme
+    floats: Mapping[QLinear, Floats]
+    inputs: Sequence[Tensor] = ()
+
+    def blocks(self) -> list[Block]:
+        """The plain pre-norm blocks of the tower whose linears are all to be quantized."""
+        views = find_blocks(self.module, self.host.blocks)
+        own = [block_of(view) for view in views if self.host.tower_of(self.module, view.name) == self.tower]
+        return [block for block in own if block is not None and all(map(self._has, _linears(block)))]
+
+    def _has(self, linear: object) -> bool:
+        return isinstance(linear, QLinear) and linear in self.floats
+
+    def embeddings(self) -> Tensor:
+        """float32 [n, width] of all inputs, computed with the floats as they are now."""
+        return torch.cat([self._encode(batch).float() for batch in self.inputs])
+
+    def observe(self, chosen: Sequence[Floats], see: See) -> None:
+        """Run all inputs, and show `see` the rows that come to each of the `chosen` linears."""
+        with _seen_by(chosen, see):
+            for batch in self.inputs:
+                self._encode(batch)
+
+    @torch.no_grad()
+    def _encode(self, batch: Tensor) -> Tensor:
+        encode = self.host.encode_image if self.tower == "image" else self.host.encode_text
+        return encode(self.module, batch)
+
+
+def _linears(block: Block) -> tuple[object, ...]:
+    return (*block.qkv, block.out_proj, block.fc1, block.fc2)
+
+
+@contextmanager
+def _seen_by(chosen: Sequence[Floats], see: See) -> Iterator[None]:
+    for one in chosen:
+        one.see = see
+    try:
+        yield
+    finally:
+        for one in chosen:
+            one.see = None

@@ -118,10 +118,10 @@ def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
     if not pictures:
         raise DataError("the calibration data holds no picture; give at least one.")
     preprocess = getattr(model, "preprocess", None) or _preprocess_of(model)
-    return torch.stack([preprocess(_opened(one)) for one in pictures])
+    return torch.stack([preprocess(opened(one)) for one in pictures])
 
 
-def _opened(picture: Any) -> Any:
+def opened(picture: Any) -> Any:
     if hasattr(picture, "read") and hasattr(picture, "key"):  # an entry of a folder
         try:
             return decode_upright(picture.read())
@@ -150,7 +150,7 @@ def _ids(model: Any, source: Any) -> Tensor:
     if source is None:
         texts = default_texts(MOST_TEXTS)
     elif isinstance(source, (str, os.PathLike)):
-        texts = [line for line in _lines(Path(source)) if line.strip()]
+        texts = [line for line in lines_of(Path(source)) if line.strip()]
     else:
         texts = borders.strings(islice(source, 1 << 20) if not isinstance(source, Sequence) else source)
     if not texts:
@@ -162,7 +162,7 @@ def _ids(model: Any, source: Any) -> Tensor:
     return model.tokenizer([texts[place] for place in spread(len(texts), MOST_TEXTS)])
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -39,7 +39,7 @@ def choose_numbers(
         if is_calibrated(scheme) and not inputs.get(tower):
             raise needs_calibration(tower, scheme.name)
         own = {name: one for name, one in originals.items() if host.tower_of(module, name) == tower}
-        floats = {one.layer: one for name, part in own.items() for one in _floats(name, part, module)}
+        floats = {one.layer: one for name, part in own.items() for one in floats_of(name, part, module)}
         for one in floats.values():
             one.layer.use_kernel(_UNSETTLED)
             one.layer._kernel = one
@@ -60,7 +60,7 @@ def needs_calibration(tower: str, precision: str) -> QuantizationError:
     )
 
 
-def _floats(name: str, original: nn.Module, module: nn.Module) -> Iterator[Floats]:
+def floats_of(name: str, original: nn.Module, module: nn.Module) -> Iterator[Floats]:
     """The linears in the place of `original`, with its weights."""
     part = module.get_submodule(name)
     if isinstance(part, QAttention):

@@ -1,0 +1,100 @@
+"""Quantization that training sees through: learned step sizes, and the straight-through estimator.
+
+Learned step sizes are Esser et al., arXiv:1902.08153 (LSQ), with a learned zero point as Bhalgat et al.,
+arXiv:2004.09576 (LSQ+). What comes out is what `functional` makes of the same numbers, to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import functional
+from .specs import QuantSpec
+
+_SHARES = 41  # step sizes tried by `closest_step`
+_SMALLEST = 0.4  # of them, as a share of the one that reaches the largest value
+
+
+class _Learned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+        ctx.spec = spec
+        ctx.save_for_backward(x, scale, zero_point)
+        return quantized(x, scale, zero_point, spec)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, scale, zero_point), spec = ctx.saved_tensors, ctx.spec
+        values, upstream = functional.grouped(x.float(), spec), functional.grouped(gradient.float(), spec)
+        steps = values / scale
+        place = torch.round(steps) + torch.round(zero_point)
+        inside = (place >= spec.qmin) & (place <= spec.qmax)
+        level = place.clamp(spec.qmin, spec.qmax) - torch.round(zero_point)  # of the zero: what the scale is times
+        fit = gradient_scale(values.shape[-1], spec)
+        to_scale = fit * (upstream * (level - torch.where(inside, steps, 0.0))).sum(-1, keepdim=True)
+        to_zero = fit * (upstream * torch.where(inside, 0.0, -scale)).sum(-1, keepdim=True)
+        to_x = torch.where(inside, upstream, 0.0).reshape(x.shape).to(x.dtype) if ctx.needs_input_grad[0] else None
+        return to_x, _like(to_scale, scale), _like(to_zero, zero_point), None
+
+
+def gradient_scale(count: int, spec: QuantSpec) -> float:
+    """1 / sqrt(count * qmax): LSQ's balance of a step size, shared by `count` values, with the values (section 2.2)."""
+    return 1 / math.sqrt(count * spec.qmax)
+
+
+def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    return gradient.sum_to_size(parameter.shape).to(parameter.dtype)
+
+
+def learned(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """float32 of x's shape: `x` quantized and dequantized, with LSQ's gradients for x, scale and zero point.
+
+    `scale`, `zero_point`: as of `functional.choose_qparams`; the zero point may lie between whole numbers and is
+    rounded. Within the range the gradient passes to x; beyond it, to the zero point. That of the scale is the level
+    less x / scale within the range, the level itself beyond it, times `gradient_scale`.
+    """
+    return _Learned.apply(x, scale, zero_point, spec)
+
+
+def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """As `learned`, without a gradient."""
+    zero_point = torch.round(zero_point.detach())
+    return functional.dequantize(functional.quantize(x, scale, zero_point, spec), scale.detach(), zero_point, spec)
+
+
+class _Dynamic(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spec: QuantSpec) -> Tensor:
+        return functional.fake_quantize(x, spec)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def dynamic(x: Tensor, spec: QuantSpec) -> Tensor:
+    """`functional.fake_quantize`, whose gradient passes as it is: a measured range cuts nothing off.
+
+    The straight-through estimator (Bengio et al., arXiv:1308.3432); that the range moves with its largest values too
+    is left out, as rounding errors of either sign weigh it.
+    """
+    return _Dynamic.apply(x, spec)
+
+
+def closest_step(weight: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Scale and zero point that leave the least squared error of `weight` [out, in], group by group.
+
+    Of those of `functional.choose_qparams` and some shares of them: with few bits it pays to cut the largest off.
+    """
+    full, zero_point = functional.choose_qparams(weight, spec)
+    best, least = full.clone(), torch.full_like(full, torch.inf)
+    for share in torch.linspace(1, _SMALLEST, _SHARES).tolist():
+        left = functional.grouped(weight.float() - quantized(weight, full * share, zero_point, spec), spec)
+        error = left.square().sum(-1, keepdim=True)
+        better = error < least
+        best, least = torch.where(better, full * share, best), torch.where(better, error, least)
+    return best, zero_point

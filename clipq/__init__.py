@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .methods.coverage import coverage
     from .methods.quantization import quantize
     from .models import Model
+    from .training.finetuning import finetune
     from .zoo.registry import list_models
 
 _HOME = {
@@ -31,6 +32,7 @@ _HOME = {
     "Scheme": "arithmetic.schemes",
     "coverage": "methods.coverage",
     "evaluate": "evaluation",
+    "finetune": "training.finetuning",
     "list_models": "zoo.registry",
     "load": "loading.load",
     "push_to_hub": "files.saving",
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "coverage",
     "evaluate",
+    "finetune",
     "list_models",
     "load",
     "push_to_hub",

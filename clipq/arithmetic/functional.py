@@ -16,7 +16,7 @@ from ..errors import QuantizationError, SchemeError
 from .specs import QuantSpec
 
 
-def grouped(x: Tensor, spec: QuantSpec) -> Tensor:
+def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:
     """`x` as [groups..., values]: what shares a scale lies in the last dimension."""
     if spec.granularity == "tensor":
         return x.reshape(1, -1)
@@ -33,7 +33,7 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     `x`: any float tensor. Shapes returned: [1, 1] per tensor; [channels, 1] per channel (first dimension); x's with a
     last dimension of 1 per token; [..., groups, 1] per group. Raises `SchemeError` where groups do not divide.
     """
-    values = grouped(x.detach().float(), spec)
+    values = _grouped(x.detach().float(), spec)
     if values.numel() == 0:
         ones = torch.ones(*values.shape[:-1], 1, device=x.device)
         return ones, torch.zeros_like(ones)
@@ -52,14 +52,14 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """int8 tensor of x's shape: clamp(round(x / scale) + zero_point). Groups with a NaN scale become 0."""
-    q = torch.round(grouped(x.detach().float(), spec) / scale) + zero_point
+    q = torch.round(_grouped(x.detach().float(), spec) / scale) + zero_point
     q = torch.nan_to_num(q, nan=0.0).clamp(spec.qmin, spec.qmax)
     return q.to(torch.int8).reshape(x.shape)
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """float32 tensor of q's shape: scale * (q - zero_point)."""
-    return ((grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
+    return ((_grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
 
 
 def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:

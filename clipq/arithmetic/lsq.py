@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import functional
+from .functional import _grouped as grouped
 from .specs import QuantSpec
 
 _SHARES = 41  # step sizes tried by `closest_step`
@@ -29,7 +30,7 @@ class _Learned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, scale, zero_point), spec = ctx.saved_tensors, ctx.spec
-        values, upstream = functional.grouped(x.float(), spec), functional.grouped(gradient.float(), spec)
+        values, upstream = grouped(x.float(), spec), grouped(gradient.float(), spec)
         steps = values / scale
         place = torch.round(steps) + torch.round(zero_point)
         inside = (place >= spec.qmin) & (place <= spec.qmax)
@@ -93,7 +94,7 @@ def closest_step(weight: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     full, zero_point = functional.choose_qparams(weight, spec)
     best, least = full.clone(), torch.full_like(full, torch.inf)
     for share in torch.linspace(1, _SMALLEST, _SHARES).tolist():
-        left = functional.grouped(weight.float() - quantized(weight, full * share, zero_point, spec), spec)
+        left = grouped(weight.float() - quantized(weight, full * share, zero_point, spec), spec)
         error = left.square().sum(-1, keepdim=True)
         better = error < least
         best, least = torch.where(better, full * share, best), torch.where(better, error, least)

@@ -41,7 +41,7 @@ def quantize(
     module = unwrapped(model) if isinstance(model, nn.Module) else getattr(model, "module", model)
     towers = find_host(module).towers(module)
     schemes = {tower: scheme for tower, scheme in per_tower(precision, fallback).items() if tower in towers}
-    _refuse_quantized(module)
+    refuse_quantized(module)
     quantize_module(module, schemes, inputs_for(model, schemes, calibration))
     return model
 
@@ -51,7 +51,7 @@ def quantize_module(
 ) -> None:
     """As `quantize`, for a host's module; `schemes`: of its towers; `inputs`: batches to calibrate on, by tower."""
     host = find_host(module)
-    _refuse_quantized(module)
+    refuse_quantized(module)
     recipe = Recipe(dict(schemes), plan(host, module, schemes))
     originals = {name: module.get_submodule(name) for name in recipe.modules}
     replacements = {name: replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
@@ -69,7 +69,8 @@ def quantize_module(
     _warn_if_incomplete(coverage(module, count_macs=False), schemes)
 
 
-def _refuse_quantized(module: nn.Module) -> None:
+def refuse_quantized(module: nn.Module) -> None:
+    """Raise `QuantizationError` if something of `module` is quantized already."""
     if any(isinstance(m, QuantizedModule) for m in module.modules()):
         raise QuantizationError(
             "the model is quantized already; load it again with precision='fp32' and quantize that."

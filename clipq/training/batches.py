@@ -1,4 +1,4 @@
-"""Which inputs each step learns from: a function of the seed and the step alone, so that a resumed run sees the same."""
+"""Which inputs each step learns from: a function of seed and step alone, so that a resumed run sees the same."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Batches:
     def held_out(self, tower: str) -> Tensor:
         """All that is held out, as it is."""
         source = self.sources[tower]
-        return torch.stack([source.read(place, None) for place in Split.of(source.count).held_out])
+        return torch.cat(list(source.batches(Split.of(source.count).held_out)))
 
     @contextmanager
     def reading(self, first: int, end: int) -> Iterator[Iterator[dict[str, Tensor]]]:

@@ -16,8 +16,8 @@ class Fake(nn.Module):
     """Stands in for a `QLinear`'s kernel: [..., in] to [..., out] in the input's dtype, fake-quantized.
 
     Trained are a factor of each step size, the bias, and a factor of each input, which is multiplied into the weights
-    before they are rounded: with the norm before it a linear so learns which inputs to round more finely. In "full" mode
-    (`weights`) the weights are trained, too. Factors are kept as logarithms, so that one learning rate fits all.
+    before they are rounded: with the norm before it a linear so learns which inputs to round more finely. With
+    `weights` these are trained, too. Factors are kept as logarithms, so that one learning rate fits all.
     """
 
     def __init__(self, floats: Floats, weights: bool):
@@ -47,7 +47,8 @@ class Fake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x if self.activations is None else lsq.dynamic(x.float(), self.activations)
         weight = lsq.learned(self.scaled_weight(), self.scale(), self.zeros(), self.spec)
-        return F.linear(rows, weight.to(rows.dtype), None if self.bias is None else self.bias.to(rows.dtype)).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(rows.dtype)
+        return F.linear(rows, weight.to(rows.dtype), bias).to(x.dtype)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -70,8 +71,7 @@ def start(floats: Floats) -> tuple[Tensor, Tensor, Tensor]:
     if floats.rounded is None:
         return weight.clone(), *lsq.closest_step(weight, spec)
     q, scale, zero_point = (one.float() for one in floats.rounded)
-    place = functional.grouped(weight, spec) / scale
-    level = functional.grouped(q, spec) - zero_point
+    place = lsq.grouped(weight, spec) / scale
+    level = lsq.grouped(q, spec) - zero_point
     nearest = torch.minimum(torch.maximum(place, level - _EDGE), level + _EDGE)
     return (nearest * scale).reshape(weight.shape), scale, zero_point
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ Data = Any
 """What the module's docstring lists, for the image tower or the only one, or {"image": ..., "text": ...}."""
 
 MOST_WORDS = 4096
+_PART = 32  # inputs that are read at a time
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Source:
     count: int
     digest: str
     read: Callable[[int, torch.Generator | None], Tensor]
+
+    def batches(self, places: Sequence[int]) -> Iterator[Tensor]:
+        """The inputs at `places` as they are, some at a time."""
+        for start in range(0, len(places), _PART):
+            yield torch.stack([self.read(place, None) for place in places[start : start + _PART]])
 
 
 def sources_for(model: Model, towers: Sequence[str], data: Data) -> dict[str, Source]:

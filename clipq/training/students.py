@@ -27,7 +27,7 @@ _UNSETTLED = "unsettled"  # a kernel that no table has: nothing else then packs 
 
 @dataclass(frozen=True)
 class Student:
-    """`module` computes with `fakes` (by their names on disk) until `settle` makes an ordinary quantized model of it."""
+    """`module` computes with `fakes` (by their names) until `settle` makes an ordinary quantized model of it."""
 
     module: nn.Module
     host: Host

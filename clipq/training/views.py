@@ -27,7 +27,7 @@ def view_of_picture(picture: Any, chance: torch.Generator) -> Any:
 
 
 def view_of_pixels(pixels: Tensor, chance: torch.Generator) -> Tensor:
-    """A random part of a preprocessed image [channels, height, width], brought back to its size, or its mirror image."""
+    """A random part of a preprocessed image [channels, height, width] at its size, every other time mirrored."""
     height, width = pixels.shape[1:]
     left, top, across, down = _box(width, height, chance)
     part = pixels[:, top : top + down, left : left + across]

@@ -70,14 +70,15 @@ class Lines:
             left = (now - self.begun) / self.done * (self.total - self.done)
             share = f"{100 * self.done / self.total:.0f} %"
             print(
-                f"clipq: {self.title}: {self.done} of {self.total} ({share}), about {_span(left)} left",
+                f"clipq: {self.title}: {self.done} of {self.total} ({share}), about {span(left)} left",
                 file=sys.stderr,
                 flush=True,
             )
             self.last, self.said = now, self.done
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """Seconds as people read them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

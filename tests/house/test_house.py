@@ -36,6 +36,7 @@ ORDER = (
     "evaluation",
     "matrices",
     "embedding",
+    "training",
     "benchmark",
     "plots",
     "cli",

@@ -50,8 +50,8 @@ def finetune(
 
     `data`: what to learn on, without labels: pictures or texts as `clipq.training.sources` lists them, of the kind that
     will be embedded; some hundreds do. Towers of a float `precision` are not trained. `mode`: "light" trains step
-    sizes, norms, biases and factors of inputs, which takes minutes on a CPU; "full" trains all weights, too, which few bits
-    need. `lr`: the learning rate of norms and biases, of which all others are multiples. `resume`: a folder for
+    sizes, norms, biases and factors of inputs, which takes minutes on a CPU; "full" trains all weights, too, which few
+    bits need. `lr`: the learning rate of norms and biases, of which all others are multiples. `resume`: a folder for
     checkpoints; the same call after a kill goes on there and gives the same numbers. `options`: batch size, losses,
     autocast and the like. Under `accelerate launch` the processes share each step, and each gets the model.
 

@@ -27,6 +27,7 @@ from .parallel import average_gradients, of_all
 from .students import Student
 
 _PART = 32  # held-out inputs embedded at a time
+_BEST = "best/"  # before the names of the best parameters in a checkpoint
 _SCALE = 100.0  # of similarities, where a model has no factor of its own: where CLIP clips it
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,6 +45,7 @@ class Run:
     folder: Path | None
     done: int = 0
     seen: list[Drift] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.device = next(self.student.module.parameters()).device
@@ -55,7 +57,10 @@ class Run:
         self.scale = _SCALE if own is None else float(own.detach().exp())
 
     def train(self) -> None:
-        """From the newest checkpoint, or the beginning, to the end. Raises `QuantizationError` where it diverges."""
+        """From the newest checkpoint, or the beginning, to the end; then the parameters are those of the least drift.
+
+        Raises `QuantizationError` where it diverges.
+        """
         self._resume()
         begun, first = time.monotonic(), self.done
         with self.batches.reading(first, self.steps) as batches:
@@ -64,6 +69,7 @@ class Run:
                 if self.done % self.options.every == 0 or self.done == self.steps:
                     self._look(loss, (time.monotonic() - begun) / (self.done - first))
                     self._keep()
+        self._put(self.best)
 
     def _step(self, batch: Mapping[str, Tensor]) -> Tensor:
         set_rates(self.optimizer, self.done, self.steps)
@@ -123,39 +129,48 @@ class Run:
             found[tower] = float(1 - (own.double() * wanted.double()).sum(-1).mean())
         return found
 
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, one in self.parameters.items():
+            one.copy_(tensors[name])
+
     def _look(self, loss: Tensor | None, seconds: float = 0.0) -> None:
-        if not self.batches.processes.is_main:
-            return
+        """See the drift, in every process: all keep the same best parameters."""
         now = Drift(self.done, None if loss is None else float(loss), self.drift())
-        self.seen.append(now)
-        if self.options.progress is not False:
-            print(_line(now, self.seen[0], self.steps, seconds), file=sys.stderr, flush=True)
-        if self.options.tell:
-            self.options.tell(now)
         if not all(map(math.isfinite, now.drift.values())):
             raise QuantizationError(
                 f"the training diverged: after {self.done} steps the embeddings are not finite. Give a smaller "
                 f"lr than {self.rate:g}, or autocast='no'."
             )
+        if all(sum(now.drift.values()) < sum(one.drift.values()) for one in self.seen):
+            self.best = {name: one.detach().clone() for name, one in self.parameters.items()}
+        self.seen.append(now)
+        if self.batches.processes.is_main:
+            self._say(now, seconds)
+
+    def _say(self, now: Drift, seconds: float) -> None:
+        if self.options.progress is not False:
+            print(_line(now, self.seen[0], self.steps, seconds), file=sys.stderr, flush=True)
+        if self.options.tell:
+            self.options.tell(now)
 
     def _keep(self) -> None:
         if self.folder is None or not self.batches.processes.is_main:
             return
         tensors = {**self.parameters, **state_of(self.optimizer, self.parameters)}
+        best = {f"{_BEST}{name}": one for name, one in self.best.items()}
         seen = [[one.step, one.loss, dict(one.drift)] for one in self.seen]
-        write_checkpoint(
-            self.folder, Checkpoint(self.done, tensors, {"scaler": self.scaler.state_dict(), "seen": seen})
-        )
+        values = {"scaler": self.scaler.state_dict(), "seen": seen}
+        write_checkpoint(self.folder, Checkpoint(self.done, {**tensors, **best}, values))
 
     def _resume(self) -> None:
-        shapes = {name: one.shape for name, one in self.parameters.items()}
+        shapes = {prefix + name: one.shape for name, one in self.parameters.items() for prefix in ("", _BEST)}
         kept = None if self.folder is None else newest_checkpoint(self.folder, shapes)
         if kept is None:
             self._look(None)
             return
-        with torch.no_grad():
-            for name, one in self.parameters.items():
-                one.copy_(kept.tensors[name])
+        self._put(kept.tensors)
+        self.best = {name: kept.tensors[f"{_BEST}{name}"] for name in self.parameters}
         restore(self.optimizer, self.parameters, kept.tensors)
         self.scaler.load_state_dict(kept.values["scaler"])
         self.seen = [Drift(*one) for one in kept.values["seen"]]

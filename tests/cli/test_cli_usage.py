@@ -13,7 +13,7 @@ import clipq
 from clipq.cli import main, one_line, show
 
 
-@pytest.mark.parametrize("command", ["list", "info", "quantize", "eval", "bench", "embed", "demo"])
+@pytest.mark.parametrize("command", ["list", "info", "quantize", "finetune", "eval", "bench", "embed", "demo"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

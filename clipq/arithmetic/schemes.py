@@ -11,14 +11,15 @@ from ..errors import SchemeError, unknown_name
 from .specs import QuantSpec
 
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
+_SPECS = ("weights", "activations", "embeddings")
 
 
 @dataclass(frozen=True)
 class Scheme:
     """How a tower is quantized.
 
-    `weights` None means a float tower in the precision `fallback`. `activations` None with int8 weights means
-    weight-only (W8A16). Activations are quantized dynamically: their range is measured at run time.
+    `weights` None means a float tower in the precision `fallback`. `activations` None with quantized weights means
+    weight-only (W8A16, W4A16). Activations are quantized dynamically: their range is measured at run time.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
@@ -43,6 +44,8 @@ class Scheme:
             raise SchemeError(f"scheme {self.name!r} quantizes activations or embeddings but not weights; add weights.")
         if self.weights is not None and self.weights.granularity == "token":
             raise SchemeError('weights have channels, not tokens: use granularity="channel" for them.')
+        if self.activations is not None and self.activations.is_packed:
+            raise SchemeError(f"activations of {self.activations.bits} bits are not supported; use 8, or None (float).")
         if self.activations is not None and self.activations.granularity not in ("tensor", "token"):
             raise SchemeError(
                 f"activations with granularity={self.activations.granularity!r} are not supported; "
@@ -72,6 +75,8 @@ class Scheme:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; without steps and exceptions where there are none, so that older versions read it."""
         values = {key: value for key, value in asdict(self).items() if key not in ("steps", "exceptions") or value}
+        for key in _SPECS:
+            values[key] = getattr(self, key) and getattr(self, key).to_dict()
         if self.exceptions:
             values["exceptions"] = [[pattern, scheme.to_dict()] for pattern, scheme in self.exceptions]
         return {**values, "steps": list(self.steps)} if self.steps else values
@@ -80,7 +85,7 @@ class Scheme:
     def from_dict(cls, values: Mapping[str, Any]) -> Scheme:
         """The inverse of `to_dict`; raises `SchemeError` on unknown or missing fields."""
         try:
-            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in ("weights", "activations", "embeddings")}
+            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in _SPECS}
             exceptions = tuple((pattern, cls.from_dict(one)) for pattern, one in values.get("exceptions", ()))
             steps = tuple(values.get("steps", ()))
             return cls(**{**values, "fallback": values["fallback"], **specs, "steps": steps, "exceptions": exceptions})

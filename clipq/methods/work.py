@@ -45,10 +45,7 @@ class Floats:
         """Give the layer its integers, and let it run them."""
         spec = self.layer.spec
         q, scale, zero_point = self.rounded or functional.quantize_weight(self.weight, spec, f"{self.name}.weight")
-        self.layer.qweight = q.reshape(self.layer.qweight.shape)
-        self.layer.weight_scale = scale
-        if not spec.symmetric:
-            self.layer.weight_zero_point = zero_point.to(torch.int8)
+        self.layer.set_integers(q, scale, zero_point)
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)

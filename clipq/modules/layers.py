@@ -1,6 +1,6 @@
 """The quantized modules: `QLinear` and `QEmbedding`. Buffers, no tensor subclasses, no gradient.
 
-The int8 buffer is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+The buffer of integers is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
 open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
 too), transformers reads `patch_embedding.weight.dtype`.
 """
@@ -8,6 +8,8 @@ too), transformers reads `patch_embedding.weight.dtype`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
-from ..arithmetic import functional
+from ..arithmetic import functional, packing
 from ..arithmetic.schemes import Scheme
 from ..arithmetic.specs import QuantSpec
 from ..errors import DataError, QuantizationError
@@ -28,33 +30,51 @@ _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
 class QuantizedModule(nn.Module):
-    """An int8 `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
+    """A `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
 
+    `qweight` is int8 in the shape of the weight, or for fewer than 8 bits packed: uint8 [out, bytes], in memory as on
+    disk, so that neither ever holds more. `spec` is the one given, fitted to the width of the rows.
     `compute_dtype` is the precision of what surrounds the layer. A weight on the meta device gives empty tensors of
     the right shapes, to be assigned by the checkpoint reader.
     """
 
     def __init__(self, weight: Tensor, spec: QuantSpec, name: str):
         super().__init__()
-        self.spec = spec
+        self.weight_shape = tuple(weight.shape)
+        self.spec = spec = spec.fitted(weight[0].numel(), name)
         self.compute_dtype = weight.dtype
         rows = weight.detach().reshape(weight.shape[0], -1)
         q, scale, zero_point = _empty(rows, spec) if weight.is_meta else functional.quantize_weight(rows, spec, name)
-        self.register_buffer("qweight", q.reshape(weight.shape))
+        self.register_buffer("qweight", self._stored(q))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero_point", zero_point)
 
+    def _stored(self, q: Tensor) -> Tensor:
+        """int8 [out, in] as `qweight` holds it."""
+        if not self.spec.is_packed:
+            return q.reshape(self.weight_shape)
+        if q.is_meta:
+            return q.new_empty(len(q), packing.packed_width(q.shape[1], self.spec.bits), dtype=torch.uint8)
+        return packing.pack(q - self.spec.qmin, self.spec.bits)
+
+    def set_integers(self, q: Tensor, scale: Tensor, zero_point: Tensor | None) -> None:
+        """Take int8 values [out, in], scale and zero point, of the shapes of `functional.quantize_weight`."""
+        self.qweight = self._stored(q)
+        self.weight_scale = functional.stored(scale, self.spec)
+        self.weight_zero_point = None if self.spec.symmetric else zero_point.to(torch.int8)
+
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
-        rows = self.qweight.reshape(self.qweight.shape[0], -1)
-        return kernels.LinearWeights(rows, self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+        rows, inputs = self.qweight.reshape(self.qweight.shape[0], -1), prod(self.weight_shape[1:])
+        parts = (self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+        return kernels.LinearWeights(rows, *parts, inputs)
 
     @property
     def weight(self) -> Tensor:
-        """What the int8 weight stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        """What the integers stand for, in `compute_dtype` and the original shape; made anew at each call."""
         return self._dequantized()
 
     def _dequantized(self) -> Tensor:
-        return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
+        return self.kernel_weights().dequantized().reshape(self.weight_shape).to(self.compute_dtype)
 
     @property
     def int8_original_dtype(self) -> torch.dtype:
@@ -65,7 +85,7 @@ class QuantizedModule(nn.Module):
         super()._save_to_state_dict(*arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
-        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
+        # `.half()` and the like change the surroundings' precision; scales keep theirs, or they would lose bits.
         scale = self.weight_scale
         super()._apply(fn, recurse)
         if self.weight_scale.dtype != scale.dtype:
@@ -75,12 +95,16 @@ class QuantizedModule(nn.Module):
 
 
 def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = functional.choose_qparams(rows, spec)[0]
+    """Of the shapes that `functional.quantize_weight` gives for `rows` on the meta device."""
+    if spec.stores_values:
+        scale = rows.new_empty(rows.shape[0] if spec.granularity == "channel" else 1, 1 << spec.bits)
+    else:
+        scale = functional.choose_qparams(rows, replace(spec, bits=8, codebook=None))[0]
     return torch.empty_like(rows, dtype=torch.int8), scale, None if spec.symmetric else scale.to(torch.int8)
 
 
 class QLinear(QuantizedModule):
-    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+    """An `nn.Linear` with quantized weights [out, in] and, unless weight-only, int8 activations quantized at run time.
 
     Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
     (reference); scale and bias are applied in float32.
@@ -140,6 +164,7 @@ class QLinear(QuantizedModule):
 
     def extra_repr(self) -> str:
         mode = "weight-only" if self.activations is None else f"activations={self.activations}"
+        mode = mode if self.spec.label == "int8" else f"{self.spec.label}, {mode}"
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
 
 

@@ -30,6 +30,7 @@ class _Learned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, scale, zero_point), spec = ctx.saved_tensors, ctx.spec
+        shape, scale = scale.shape, functional.as_stored(scale, spec)
         values, upstream = grouped(x.float(), spec), grouped(gradient.float(), spec)
         steps = values / scale
         place = torch.round(steps) + torch.round(zero_point)
@@ -39,7 +40,7 @@ class _Learned(torch.autograd.Function):
         to_scale = fit * (upstream * (level - torch.where(inside, steps, 0.0))).sum(-1, keepdim=True)
         to_zero = fit * (upstream * torch.where(inside, 0.0, -scale)).sum(-1, keepdim=True)
         to_x = torch.where(inside, upstream, 0.0).reshape(x.shape).to(x.dtype) if ctx.needs_input_grad[0] else None
-        return to_x, _like(to_scale, scale), _like(to_zero, zero_point), None
+        return to_x, to_scale.sum_to_size(shape), to_zero.sum_to_size(zero_point.shape), None
 
 
 def gradient_scale(count: int, spec: QuantSpec) -> float:
@@ -47,15 +48,11 @@ def gradient_scale(count: int, spec: QuantSpec) -> float:
     return 1 / math.sqrt(count * spec.qmax)
 
 
-def _like(gradient: Tensor, parameter: Tensor) -> Tensor:
-    return gradient.sum_to_size(parameter.shape).to(parameter.dtype)
-
-
 def learned(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """float32 of x's shape: `x` quantized and dequantized, with LSQ's gradients for x, scale and zero point.
 
-    `scale`, `zero_point`: as of `functional.choose_qparams`; the zero point may lie between whole numbers and is
-    rounded. Within the range the gradient passes to x; beyond it, to the zero point. That of the scale is the level
+    `scale`, `zero_point`: float32, as of `functional.choose_qparams`; a scale is rounded as it is stored, and the zero
+    point, which may lie between whole numbers, to one. No codebooks. Within the range the gradient passes to x; beyond it, to the zero point. That of the scale is the level
     less x / scale within the range, the level itself beyond it, times `gradient_scale`.
     """
     return _Learned.apply(x, scale, zero_point, spec)
@@ -63,8 +60,17 @@ def learned(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Te
 
 def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """As `learned`, without a gradient."""
-    zero_point = torch.round(zero_point.detach())
-    return functional.dequantize(functional.quantize(x, scale, zero_point, spec), scale.detach(), zero_point, spec)
+    scale, zero_point = functional.as_stored(scale.detach(), spec), torch.round(zero_point.detach())
+    return functional.dequantize(functional.quantize(x, scale, zero_point, spec), scale, zero_point, spec)
+
+
+def rescaled(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """float32 of q's shape: `functional.dequantize` with the gradient for the scale, rounded as it is stored.
+
+    The integers are not chosen anew, so that this gradient is the true one: the sum of the upstream one times levels.
+    """
+    scale = scale + (functional.as_stored(scale, spec) - scale).detach()
+    return functional.dequantize(q, scale, zero_point.detach(), spec)
 
 
 class _Dynamic(torch.autograd.Function):

@@ -7,58 +7,71 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arithmetic import functional, lsq
+from ..errors import SchemeError
 from ..methods.work import Floats
+from ..modules.layers import QLinear
 
-_EDGE = 0.499  # of a step: as far from its integer as a value may be and still be rounded to it
+_EDGE = 0.25  # of a step: so near to its integer a value begins, not to be rounded otherwise by the first change
 
 
 class Fake(nn.Module):
     """Stands in for a `QLinear`'s kernel: [..., in] to [..., out] in the input's dtype, fake-quantized.
 
-    Trained are a factor of each step size, the bias, and a factor of each input, which is multiplied into the weights
-    before they are rounded: with the norm before it a linear so learns which inputs to round more finely. With
-    `weights` these are trained, too. Factors are kept as logarithms, so that one learning rate fits all.
+    Trained are the bias and a factor of each step size, kept as its logarithm, so that one learning rate fits all. With
+    `weights` these are trained too, and rounded anew in every step (LSQ). Without, the integers stay as they are, and
+    only what they are times changes (as in the second phase of EfficientQAT, Chen et al., arXiv:2407.11062).
     """
 
     def __init__(self, floats: Floats, weights: bool):
         super().__init__()
         self.floats = floats
         self.spec, self.activations = floats.layer.spec, floats.layer.activations
+        if self.spec.codebook:
+            raise SchemeError(
+                f"{self.spec.label} has a codebook and no step size to be learned; use another precision."
+            )
         weight, scale, zero_point = start(floats)
-        self.weight = nn.Parameter(weight, requires_grad=weights)
-        self.inputs = nn.Parameter(torch.zeros_like(weight[0]))
-        self.steps = nn.Parameter(torch.zeros_like(scale))
-        self.zero_point = None if self.spec.symmetric else nn.Parameter(zero_point)
-        self.bias = None if floats.bias is None else nn.Parameter(floats.bias.clone())
         self.register_buffer("first_scale", scale)
+        self.steps = nn.Parameter(torch.zeros_like(scale))
+        self.bias = None if floats.bias is None else nn.Parameter(floats.bias.clone())
+        self.weight = nn.Parameter(weight) if weights else None
+        self.zero_point = nn.Parameter(zero_point) if weights and not self.spec.symmetric else zero_point
+        self.register_buffer("integers", None if weights else functional.quantize(weight, *self._scales(), self.spec))
 
-    def scale(self) -> Tensor:
-        """The step sizes as they are now."""
-        return self.first_scale * self.steps.exp()
-
-    def zeros(self) -> Tensor:
-        """The zero points as they are now; they may lie between whole numbers."""
-        return torch.zeros_like(self.first_scale) if self.zero_point is None else self.zero_point
-
-    def scaled_weight(self) -> Tensor:
-        """float32 [out, in], not rounded."""
-        return self.weight * self.inputs.exp()
+    def _scales(self) -> tuple[Tensor, Tensor]:
+        """Step sizes and zero points as they are now; the latter may lie between whole numbers."""
+        return self.first_scale * self.steps.exp(), self.zero_point.clamp(self.spec.qmin, self.spec.qmax)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x if self.activations is None else lsq.dynamic(x.float(), self.activations)
-        weight = lsq.learned(self.scaled_weight(), self.scale(), self.zeros(), self.spec)
         bias = None if self.bias is None else self.bias.to(rows.dtype)
-        return F.linear(rows, weight.to(rows.dtype), bias).to(x.dtype)
+        return F.linear(rows, self.rounded_weight().to(rows.dtype), bias).to(x.dtype)
+
+    def rounded_weight(self) -> Tensor:
+        """float32 [out, in], fake-quantized."""
+        if self.weight is None:
+            return lsq.rescaled(self.integers, *self._scales(), self.spec)
+        return lsq.learned(self.weight, *self._scales(), self.spec)
+
+    def stand_in(self) -> None:
+        """Let the layer compute with this, also where a host asks it for its weight and bias and never calls it."""
+        layer = self.floats.layer
+        layer._kernel = self.forward
+        if type(layer) is QLinear:  # hosts read a convolution's weight for its type alone
+            layer._dequantized = self.rounded_weight
+            layer.bias = self.bias
 
     @torch.no_grad()
     def settle(self) -> None:
         """Give the layer the integers that were computed with, and let it run them."""
-        scale, zero_point = self.scale(), torch.round(self.zeros())
-        zero_point = zero_point.clamp(self.spec.qmin, self.spec.qmax)
-        weight = self.scaled_weight()
-        self.floats.weight = weight
-        self.floats.rounded = (functional.quantize(weight, scale, zero_point, self.spec), scale, zero_point)
+        scale, zero_point = self._scales()
+        scale, zero_point = functional.as_stored(scale, self.spec), torch.round(zero_point)
+        q = self.integers
+        if q is None:
+            q = functional.quantize(self.weight, scale, zero_point, self.spec)
+        self.floats.rounded = (q, scale, zero_point)
         self.floats.bias = None if self.bias is None else self.bias.detach()
+        vars(self.floats.layer).pop("_dequantized", None)
         self.floats.settle()
 
 

@@ -75,7 +75,7 @@ def make_student(
     floats = _stand_in(module, host, recipe, originals, inputs)
     fakes = {one.name: Fake(one, weights=mode == FULL) for one in floats}
     for fake in fakes.values():
-        fake.floats.layer._kernel = fake.forward
+        fake.stand_in()
     student = Student(module, host, recipe, fakes, mode)
     for one in student._of_host().values():
         one.requires_grad_(mode == FULL or one.ndim <= 1)

@@ -52,8 +52,9 @@ def learned(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Te
     """float32 of x's shape: `x` quantized and dequantized, with LSQ's gradients for x, scale and zero point.
 
     `scale`, `zero_point`: float32, as of `functional.choose_qparams`; a scale is rounded as it is stored, and the zero
-    point, which may lie between whole numbers, to one. No codebooks. Within the range the gradient passes to x; beyond it, to the zero point. That of the scale is the level
-    less x / scale within the range, the level itself beyond it, times `gradient_scale`.
+    point, which may lie between whole numbers, to one. No codebooks. Within the range the gradient passes to x; beyond
+    it, to the zero point. That of the scale is the level less x / scale within the range, the level itself beyond it,
+    times `gradient_scale`.
     """
     return _Learned.apply(x, scale, zero_point, spec)
 

@@ -22,16 +22,23 @@ def cosine(student: Embedded, teacher: Embedded, scale: float) -> Tensor:
 def similarity(student: Embedded, teacher: Embedded, scale: float) -> Tensor:
     """Cross-entropy of whom each input is like: softmax over the batch, by the student and by its teacher.
 
-    Between the towers where there are two (affinity mimicking: TinyCLIP, Wu et al., arXiv:2309.12314), else within one;
-    less the teacher's own entropy, so that equal embeddings have a loss of zero.
+    Between the towers where there are two (affinity mimicking: TinyCLIP, Wu et al., arXiv:2309.12314), else to the
+    others within one; less the teacher's own entropy, so that equal embeddings have a loss of zero.
     """
     pairs = [("image", "text"), ("text", "image")] if len(student) == 2 else [(one, one) for one in student]
     parts = []
     for one, other in pairs:
-        found = F.log_softmax(scale * student[one] @ student[other].T, dim=-1)
-        wanted = F.log_softmax(scale * teacher[one] @ teacher[other].T, dim=-1)
+        found, wanted = (F.log_softmax(scale * _likeness(each, one, other), dim=-1) for each in (student, teacher))
         parts.append(F.kl_div(found, wanted, reduction="batchmean", log_target=True))
     return torch.stack(parts).mean()
+
+
+def _likeness(embedded: Embedded, one: str, other: str) -> Tensor:
+    """Cosines [n, n] between two towers; within one [n, n - 1], without those of 1 to itself."""
+    cosines = embedded[one] @ embedded[other].T
+    if one != other:
+        return cosines
+    return cosines[~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)].view(len(cosines), -1)
 
 
 def contrastive(student: Embedded, teacher: Embedded, scale: float) -> Tensor:

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arithmetic import functional, lsq
-from ..errors import SchemeError
 from ..methods.work import Floats
 from ..modules.layers import QLinear
 
@@ -26,10 +25,6 @@ class Fake(nn.Module):
         super().__init__()
         self.floats = floats
         self.spec, self.activations = floats.layer.spec, floats.layer.activations
-        if self.spec.codebook:
-            raise SchemeError(
-                f"{self.spec.label} has a codebook and no step size to be learned; use another precision."
-            )
         weight, scale, zero_point = start(floats)
         self.register_buffer("first_scale", scale)
         self.steps = nn.Parameter(torch.zeros_like(scale))

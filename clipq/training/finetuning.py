@@ -27,7 +27,7 @@ from .options import Options, check_number
 from .parallel import own_device
 from .running import Run, in_evaluation
 from .sources import Data, Source, sources_for
-from .students import FULL, LIGHT, MODES, make_student
+from .students import FULL, LIGHT, MODES, beginnings, make_student
 
 RATES = {LIGHT: 1e-3, FULL: 1e-3}
 """The learning rate of each mode where none is given; see `clipq.training.optimizing.RATES` for what it is times."""
@@ -50,13 +50,15 @@ def finetune(
 
     `data`: what to learn on, without labels: pictures or texts as `clipq.training.sources` lists them, of the kind that
     will be embedded; some hundreds do. Towers of a float `precision` are not trained. `mode`: "light" trains step
-    sizes, norms, biases and factors of inputs, which takes minutes on a CPU; "full" trains all weights, too, which few
+    sizes, norms and biases, which takes minutes on a CPU; "full" trains all weights, too, which few
     bits need. `lr`: the learning rate of norms and biases, of which all others are multiples. `resume`: a folder for
     checkpoints; the same call after a kill goes on there and gives the same numbers. `options`: batch size, losses,
     autocast and the like. Under `accelerate launch` the processes share each step, and each gets the model.
 
-    The student is quantized in every step, by the steps of its scheme first and then with step sizes learned by LSQ
-    (Esser et al., arXiv:1902.08153), and what comes back computes what it computed, to rounding.
+    The student computes with quantized numbers in every step; they begin with what the steps of its scheme choose, or
+    `options.begin`, on the same data. In "full" mode weights are rounded anew each time, by step sizes learned as in
+    LSQ (Esser et al., arXiv:1902.08153); in "light" mode the integers stay, and their step sizes are learned. What comes
+    back computes what the student computed where its embeddings were nearest, to rounding.
 
     Raises `QuantizationError` for a quantized model and for settings that do not fit, `UnknownNameError` for names that
     do not exist, `DataError` for data that is missing or cannot be read, `OutputError` for a checkpoint that cannot be
@@ -75,7 +77,8 @@ def finetune(
     about = {"mode": mode, "steps": steps, "lr": rate, "processes": processes.count, **options.to_dict()}
     folder = None if resume is None else folder_of(Path(resume), _identity(teacher, schemes, sources, about))
     with in_evaluation(teacher.module):
-        student = make_student(teacher.module, schemes, _calibration(teacher, schemes, sources), mode)
+        inputs = _calibration(teacher, beginnings(schemes, options.begin), sources)
+        student = make_student(teacher.module, schemes, inputs, mode, options.begin)
         batches = Batches(sources, options.batch_size, options.seed, processes)
         Run(teacher, student, batches, steps, rate, options, folder).train()
     return _like(teacher, student.settle())
@@ -114,7 +117,7 @@ def _identity(
 def _calibration(
     teacher: Model, schemes: Mapping[str, Scheme], sources: Mapping[str, Source]
 ) -> dict[str, Sequence[Tensor]]:
-    """What the steps of a scheme look at: inputs that are trained on, as they are."""
+    """What the steps of `schemes` look at: inputs that are trained on, as they are."""
     found = {}
     for tower in (tower for tower, scheme in schemes.items() if is_calibrated(scheme)):
         places = Split.of(sources[tower].count).training

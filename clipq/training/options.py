@@ -27,13 +27,16 @@ class Drift:
 class Options:
     """`batch_size`: inputs of a step, of each tower and each process. `losses`: names of `clipq.training.losses` and
 
-    their weights. `autocast`: the precision of the student's products while it is trained ("fp16": with scaled
-    gradients); weights, rounding and the teacher stay float32. `every`: steps between two looks at the drift, each with
-    a line on stderr (`progress=False`: none) and, if the run is to be resumed, a checkpoint. `tell`: is told, too.
+    their weights. `begin`: steps of `clipq.methods.steps` that the training begins with, where the scheme has none of
+    its own; () is rounding to nearest. `autocast`: the precision of the student's products while it is trained
+    ("fp16": with scaled gradients); weights, rounding and the teacher stay float32. `every`: steps between two looks at
+    the drift, each with a line on stderr (`progress=False`: none) and, if the run is to be resumed, a checkpoint.
+    `tell`: is told, too.
     """
 
     batch_size: int = 16
     losses: Mapping[str, float] = field(default_factory=lambda: {"cosine": 1.0})
+    begin: tuple[str, ...] = ("turn-values", "gptq")
     autocast: str = "no"
     every: int = 25
     seed: int = 0
@@ -49,7 +52,7 @@ class Options:
     def to_dict(self) -> dict[str, Any]:
         """What the numbers depend on, as JSON values."""
         same = ("batch_size", "autocast", "every", "seed")
-        return {**{name: getattr(self, name) for name in same}, "losses": dict(self.losses)}
+        return {**{name: getattr(self, name) for name in same}, "losses": dict(self.losses), "begin": list(self.begin)}
 
 
 def check_number(name: str, value: object, least: int) -> None:

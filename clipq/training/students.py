@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from ..arithmetic.schemes import Scheme
+from ..arithmetic.specs import QuantSpec
+from ..errors import SchemeError
 from ..hosts import Host, find_host
 from ..hosts.calls import install as install_calls
 from ..methods.choosing import floats_of, needs_calibration
@@ -62,9 +64,16 @@ class Student:
 
 
 def make_student(
-    module: nn.Module, schemes: Mapping[str, Scheme], inputs: Mapping[str, Sequence[Tensor]], mode: str
+    module: nn.Module,
+    schemes: Mapping[str, Scheme],
+    inputs: Mapping[str, Sequence[Tensor]],
+    mode: str,
+    begin: tuple[str, ...] = (),
 ) -> Student:
-    """A student of `module`, which stays as it is, after the steps of `schemes`; `inputs`: to calibrate them on."""
+    """A student of `module`, which stays as it is, after the steps of `schemes` (`begin`, where they have none).
+
+    `inputs`: to calibrate these steps on. Raises `SchemeError` for a scheme without step sizes.
+    """
     module, host = copy.deepcopy(module).float().eval().requires_grad_(False), find_host(module)
     recipe = Recipe(dict(schemes), plan(host, module, schemes))
     originals = {name: module.get_submodule(name) for name in recipe.modules}
@@ -72,7 +81,10 @@ def make_student(
     host.prepare(module)
     install(module, replacements)
     install_calls(module)
-    floats = _stand_in(module, host, recipe, originals, inputs)
+    floats = []
+    for tower, scheme in beginnings(schemes, begin).items():
+        own = {name: one for name, one in originals.items() if host.tower_of(module, name) == tower}
+        floats += _after_steps(module, host, tower, scheme, own, inputs.get(tower, ()))
     fakes = {one.name: Fake(one, weights=mode == FULL) for one in floats}
     for fake in fakes.values():
         fake.stand_in()
@@ -82,28 +94,36 @@ def make_student(
     return student
 
 
-def _stand_in(
+def beginnings(schemes: Mapping[str, Scheme], begin: tuple[str, ...]) -> dict[str, Scheme]:
+    """The quantized ones of `schemes`, with the steps that are run before the training."""
+    return {t: replace(one, steps=one.steps or begin) for t, one in schemes.items() if not one.is_float}
+
+
+def _after_steps(
     module: nn.Module,
     host: Host,
-    recipe: Recipe,
+    tower: str,
+    scheme: Scheme,
     originals: Mapping[str, nn.Module],
-    inputs: Mapping[str, Sequence[Tensor]],
+    inputs: Sequence[Tensor],
 ) -> list[Floats]:
-    """The floats of all linears in place of `originals`, after the steps of their towers' schemes."""
-    found = []
-    for tower, scheme in recipe.schemes.items():
-        own = {name: one for name, one in originals.items() if host.tower_of(module, name) == tower}
-        floats = {one.layer: one for name, part in own.items() for one in floats_of(name, part, module)}
-        for one in floats.values():
-            one.layer.use_kernel(_UNSETTLED)
-            one.layer._kernel = one
-        if is_calibrated(scheme) and not inputs.get(tower):
-            raise needs_calibration(tower, scheme.name)
-        work = Work(module, host, tower, scheme, floats, inputs.get(tower, ()))
-        for step in steps_of(scheme):
-            step.run(work)
-        found += floats.values()
-    return found
+    """The floats of all linears in place of `originals`, after the steps of `scheme`."""
+    floats = {one.layer: one for name, part in originals.items() for one in floats_of(name, part, module)}
+    for one in floats.values():
+        _refuse_codebook(one.layer.spec)
+        one.layer.use_kernel(_UNSETTLED)
+        one.layer._kernel = one
+    if is_calibrated(scheme) and not inputs:
+        raise needs_calibration(tower, scheme.name)
+    work = Work(module, host, tower, scheme, floats, inputs)
+    for step in steps_of(scheme):
+        step.run(work)
+    return list(floats.values())
+
+
+def _refuse_codebook(spec: QuantSpec) -> None:
+    if spec.codebook:
+        raise SchemeError(f"{spec.label} has a codebook and no step size to be learned; use another precision.")
 
 
 def _host_parameters(module: nn.Module, host: Host, towers: Sequence[str]) -> Iterator[tuple[str, nn.Parameter]]:

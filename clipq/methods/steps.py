@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..arithmetic.schemes import Scheme
 from ..errors import unknown_name
+from .correction import correct_biases
 from .rounding import round_by_inputs
-from .smoothing import smooth, smooth_without_inputs
+from .smoothing import smooth
 from .turning import turn_values
 from .work import Work
 
@@ -24,8 +25,8 @@ class Step:
 STEPS: Mapping[str, Step] = {
     "turn-values": Step(turn_values, calibrated=False),
     "smooth": Step(smooth, calibrated=True),
-    "smooth-without-inputs": Step(smooth_without_inputs, calibrated=False),
     "gptq": Step(round_by_inputs, calibrated=True),
+    "correct-biases": Step(correct_biases, calibrated=True),
 }
 
 

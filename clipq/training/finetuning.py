@@ -57,8 +57,8 @@ def finetune(
 
     The student computes with quantized numbers in every step; they begin with what the steps of its scheme choose, or
     `options.begin`, on the same data. In "full" mode weights are rounded anew each time, by step sizes learned as in
-    LSQ (Esser et al., arXiv:1902.08153); in "light" mode the integers stay, and their step sizes are learned. What comes
-    back computes what the student computed where its embeddings were nearest, to rounding.
+    LSQ (Esser et al., arXiv:1902.08153); in "light" mode the integers stay, and their step sizes are learned. What
+    comes back computes what the student computed where its embeddings were nearest, to rounding.
 
     Raises `QuantizationError` for a quantized model and for settings that do not fit, `UnknownNameError` for names that
     do not exist, `DataError` for data that is missing or cannot be read, `OutputError` for a checkpoint that cannot be

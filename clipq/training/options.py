@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..arithmetic.precisions import PRECISIONS
 from ..errors import QuantizationError, unknown_name
 
 AUTOCAST = ("no", "bf16", "fp16")
@@ -36,7 +37,7 @@ class Options:
 
     batch_size: int = 16
     losses: Mapping[str, float] = field(default_factory=lambda: {"cosine": 1.0})
-    begin: tuple[str, ...] = ("turn-values", "gptq")
+    begin: tuple[str, ...] = PRECISIONS["int8-best"].steps
     autocast: str = "no"
     every: int = 25
     seed: int = 0

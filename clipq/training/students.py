@@ -13,7 +13,7 @@ from ..arithmetic.specs import QuantSpec
 from ..errors import SchemeError
 from ..hosts import Host, find_host
 from ..hosts.calls import install as install_calls
-from ..methods.choosing import floats_of, needs_calibration
+from ..methods.choosing import needs_calibration, unsettled
 from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import install, plan, replacement
@@ -24,7 +24,6 @@ from .fakes import Fake
 
 LIGHT, FULL = "light", "full"
 MODES = (LIGHT, FULL)
-_UNSETTLED = "unsettled"  # a kernel that no table has: nothing else then packs the layer, alone or in a stack
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,9 @@ def _after_steps(
     inputs: Sequence[Tensor],
 ) -> list[Floats]:
     """The floats of all linears in place of `originals`, after the steps of `scheme`."""
-    floats = {one.layer: one for name, part in originals.items() for one in floats_of(name, part, module)}
-    for one in floats.values():
-        _refuse_codebook(one.layer.spec)
-        one.layer.use_kernel(_UNSETTLED)
-        one.layer._kernel = one
+    floats = unsettled(module, originals)
+    for layer in floats:
+        _refuse_codebook(layer.spec)
     if is_calibrated(scheme) and not inputs:
         raise needs_calibration(tower, scheme.name)
     work = Work(module, host, tower, scheme, floats, inputs)

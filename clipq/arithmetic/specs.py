@@ -29,8 +29,8 @@ class QuantSpec:
     Symmetric values of 8 bits use [-127, 127], of b < 8 bits all of [-2^(b-1), 2^(b-1) - 1], and have no zero point;
     asymmetric ones use all of that range and have a zero point in it.
 
-    `codebook`: values that are no multiples of a scale; an integer is then the place of a value. "nf4": the 16 quantiles
-    of a normal distribution of QLoRA (Dettmers et al., arXiv:2305.14314), times a scale. "kmeans": the centres of the
+    `codebook`: values that are no multiples of a scale; an integer is then the place of a value. "nf4": QLoRA's 16
+    quantiles of a normal distribution (Dettmers et al., arXiv:2305.14314), times a scale. "kmeans": the centres of the
     tensor's (or channel's) own weights, which are stored.
     `group_size_fallback`: for a width that the group size does not divide, as OpenVINO has it: "error"; "keep": that
     weight becomes int8, one scale a channel; "adjust": the largest divisor of the width that is no larger than the
@@ -74,8 +74,8 @@ class QuantSpec:
             )
         if self.codebook == "kmeans" and self.granularity not in ("channel", "tensor"):
             raise SchemeError(
-                f'codebook="kmeans" with granularity={self.granularity!r}: give "channel" or "tensor"; for fewer weights '
-                "than that the centres take more room than the weights."
+                f'codebook="kmeans" with granularity={self.granularity!r}: give "channel" or "tensor"; for fewer '
+                "weights than that the centres take more room than the weights."
             )
 
     @property
@@ -114,8 +114,8 @@ class QuantSpec:
             return self
         if self.group_size_fallback == "error":
             raise SchemeError(
-                f"{name} has {width} inputs, which do not divide into groups of {self.group_size}; choose a divisor, or "
-                'group_size_fallback="adjust" or "keep".'
+                f"{name} has {width} inputs, which do not divide into groups of {self.group_size}; choose a divisor, "
+                'or group_size_fallback="adjust" or "keep".'
             )
         size = max(size for size in range(1, self.group_size + 1) if width % size == 0)
         adjusts = self.group_size_fallback == "adjust" and size >= min(MIN_GROUP, self.group_size)

@@ -1,6 +1,6 @@
 """The quantized modules: `QLinear` and `QEmbedding`. Buffers, no tensor subclasses, no gradient.
 
-The buffer of integers is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+The buffer of integers is `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
 open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
 too), transformers reads `patch_embedding.weight.dtype`.
 """
@@ -62,6 +62,11 @@ class QuantizedModule(nn.Module):
         self.qweight = self._stored(q)
         self.weight_scale = functional.stored(scale, self.spec)
         self.weight_zero_point = None if self.spec.symmetric else zero_point.to(torch.int8)
+
+    def stored_weight(self) -> list[Tensor]:
+        """The tensors that stand for the weight: integers, scales, zero points."""
+        tensors = (self.qweight, self.weight_scale, self.weight_zero_point)
+        return [tensor for tensor in tensors if tensor is not None]
 
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
         rows, inputs = self.qweight.reshape(self.qweight.shape[0], -1), prod(self.weight_shape[1:])

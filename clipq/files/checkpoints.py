@@ -240,13 +240,13 @@ def _allowed(slot: Slot) -> tuple[torch.dtype, ...]:
     """The dtypes that the tensor may have in a file."""
     if slot.is_extra and slot.attribute == "weight_scale":
         return (torch.float32, torch.float16) if slot.module.spec.has_half_scales else (torch.float32,)
-    return _FLOATS if slot.tensor.is_floating_point() else (slot.tensor.dtype,)
+    return _FLOATS if slot.tensor.is_floating_point() and not slot.is_extra else (slot.tensor.dtype,)
 
 
 def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, slot in slots(module).items():
-        if slot.attribute == "weight_scale" and not tensors[name].isfinite().all():
-            raise CheckpointError(f"{header.path}: tensor {name!r} has scales that are not finite.")
+        if slot.is_extra and not tensors[name].isfinite().all():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has scales or zero points that are not finite.")
         slot.assign(tensors[name])
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ..arithmetic.schemes import Scheme
 from ..errors import unknown_name
+from .fitting import fit_scales
+from .ordering import round_in_order
 from .rounding import round_by_inputs
 from .turning import turn_values
 from .work import Work
@@ -23,6 +25,8 @@ class Step:
 STEPS: Mapping[str, Step] = {
     "turn-values": Step(turn_values, calibrated=False),
     "gptq": Step(round_by_inputs, calibrated=True),
+    "gptq-in-order": Step(round_in_order, calibrated=True),
+    "fit-scales": Step(fit_scales, calibrated=False),
 }
 
 

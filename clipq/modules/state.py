@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic.specs import QuantSpec
-from .layers import QLinear, QuantizedModule
+from .layers import EXACT, QLinear, QuantizedModule
 
 PACKED = "_packed"  # how compressed-tensors calls a weight of which several integers share a byte
-_EXTRA = ("weight_scale", "weight_zero_point")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Slot:
     @property
     def is_extra(self) -> bool:
         """Whether quantization added it: a scale, a zero point, a codebook."""
-        return isinstance(self.module, QuantizedModule) and self.attribute in _EXTRA
+        return isinstance(self.module, QuantizedModule) and self.attribute in EXACT
 
     @property
     def shape(self) -> tuple[int, ...]:

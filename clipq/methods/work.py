@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,7 @@ class Work:
     """One tower of `module`, whose quantized modules compute with their `floats` for now.
 
     `inputs`: batches of calibration data: pixels [n, 3, height, width] or token ids [n, tokens]; none without any.
+    `undo`: what has to be called, last first, for the module to be as it was, its quantized modules apart.
     """
 
     module: nn.Module
@@ -64,6 +65,13 @@ class Work:
     scheme: Scheme
     floats: Mapping[QLinear, Floats]
     inputs: Sequence[Tensor] = ()
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def replace(self, module: nn.Module, name: str, value: Tensor) -> None:
+        """Put `value` in the place of a parameter of `module` that is not rounded; it is back if a step fails."""
+        before = module._parameters[name]
+        self.undo.append(lambda: module._parameters.update({name: before}))
+        module._parameters[name] = nn.Parameter(value.detach().to(before.dtype), requires_grad=False)
 
     def blocks(self) -> list[Block]:
         """The plain pre-norm blocks of the tower whose linears are all to be quantized."""

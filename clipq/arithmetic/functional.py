@@ -23,7 +23,7 @@ _HALF = torch.finfo(torch.float16)
 _FINE = 1e-4  # float16 numbers differ by no more than 6e-8 below it, by 1/2048 of themselves above
 
 
-def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:
+def grouped(x: Tensor, spec: QuantSpec) -> Tensor:
     """`x` as [groups..., values]: what shares a scale lies in the last dimension."""
     if spec.granularity == "tensor":
         return x.reshape(1, -1)
@@ -40,7 +40,7 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     `x`: any float tensor. Shapes returned: [1, 1] per tensor; [channels, 1] per channel (first dimension); x's with a
     last dimension of 1 per token; [..., groups, 1] per group. Raises `SchemeError` where groups do not divide.
     """
-    values = _grouped(x.detach().float(), spec)
+    values = grouped(x.detach().float(), spec)
     if spec.stores_values:
         return as_stored(codebooks.kmeans(values, 1 << spec.bits), spec), torch.zeros(len(values), 1, device=x.device)
     if values.numel() == 0:
@@ -63,6 +63,8 @@ def qparams_of_range(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor
     scale = as_stored(torch.where(torch.isfinite(scale), scale, torch.nan), spec)
     if spec.symmetric:
         return scale, torch.zeros_like(scale)
+    if spec.float_zero_point:
+        return scale, (spec.qmin - low / scale).half().float()
     return scale, (spec.qmin - torch.round(low / scale)).clamp(spec.qmin, spec.qmax)
 
 
@@ -83,29 +85,47 @@ def stored(scale: Tensor, spec: QuantSpec) -> Tensor:
     return half if spec.has_half_scales and torch.equal(half.float(), scale.float()) else scale
 
 
+def stored_zero_point(zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """int8, or float16 where zero points are real numbers."""
+    return zero_point.to(torch.float16 if spec.float_zero_point else torch.int8)
+
+
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """int8 tensor of x's shape: clamp(round(x / scale) + zero_point). Groups with a NaN scale become 0.
 
     With a codebook, the places of the nearest values in it.
     """
-    values = _grouped(x.detach().float(), spec)
+    values = grouped(x.detach().float(), spec)
     if spec.codebook:
-        centres = scale if spec.stores_values else codebooks.nf4().to(x.device)[None]
+        centres = scale.float() if spec.stores_values else codebooks.nf4().to(x.device)[None]
         rows = values if spec.stores_values else values / scale
         return codebooks.nearest(rows.flatten(0, -2), centres).to(torch.int8).reshape(x.shape)
-    q = torch.round(values / scale) + zero_point
-    q = torch.nan_to_num(q, nan=0.0).clamp(spec.qmin, spec.qmax)
-    return q.to(torch.int8).reshape(x.shape)
+    q = rounded(values / scale, zero_point, spec)
+    return torch.nan_to_num(q, nan=0.0).to(torch.int8).reshape(x.shape)
+
+
+def rounded(x: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """The integers, as floats, nearest to `x` scales and `zero_point`, within the range of `spec`."""
+    q = torch.round(x + zero_point) if spec.float_zero_point else torch.round(x) + zero_point
+    return q.clamp(spec.qmin, spec.qmax)
+
+
+def levels(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """What is left of `values` [..., n] after quantizing them, in multiples of `scale`."""
+    if spec.codebook:
+        table = codebooks.nf4().to(values.device, values.dtype)
+        return table[codebooks.nearest((values / scale).flatten(0, -2), table[None]).reshape(values.shape)]
+    return rounded(values / scale, zero_point, spec) - zero_point
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """float32 tensor of q's shape: scale * (q - zero_point), or what the codebook has at q."""
     if spec.stores_values:
-        rows = _grouped(q, spec).long()
+        rows = grouped(q, spec).long()
         return scale.expand(len(rows), -1).gather(1, rows).reshape(q.shape)
     if spec.codebook:
-        return (codebooks.nf4().to(q.device)[_grouped(q, spec).int()] * scale).reshape(q.shape)
-    return ((_grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
+        return (codebooks.nf4().to(q.device)[grouped(q, spec).int()] * scale).reshape(q.shape)
+    return ((grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
 
 
 def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
@@ -115,7 +135,7 @@ def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
 
 
 def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """int8 weight, scale and (asymmetric only) int8 zero point of the parameter `name`, to be stored.
+    """int8 weight, scale and (asymmetric only) zero point of the parameter `name`, to be stored.
 
     Scales are float32, or float16 where `as_stored` made them such numbers.
 
@@ -133,7 +153,7 @@ def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor,
     if not torch.isfinite(scale).all():
         raise QuantizationError(f"{name} spans more than float32 can hold; mend the checkpoint first.")
     q = quantize(weight, scale, zero_point, spec)
-    return q, stored(scale, spec), None if spec.symmetric else zero_point.to(torch.int8)
+    return q, stored(scale, spec), None if spec.symmetric else stored_zero_point(zero_point, spec)
 
 
 def sqnr(reference: Tensor, approximation: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ GROUP_SIZE_FALLBACKS = ("error", "keep", "adjust")
 MIN_GROUP = 16
 """The smallest group that "adjust" chooses: below it, scales take over a bit for each weight."""
 
-_LATER = ("codebook", "group_size_fallback")  # fields that older versions do not know
+_LATER = ("float_zero_point", "codebook", "group_size_fallback")  # fields that older versions do not know
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class QuantSpec:
     `granularity` says what shares a scale: the whole tensor, an output channel (row of a weight [out, in]),
     a token (row of an activation [tokens, in]) or a group of `group_size` consecutive inputs within a row.
     Symmetric values of 8 bits use [-127, 127], of b < 8 bits all of [-2^(b-1), 2^(b-1) - 1], and have no zero point;
-    asymmetric ones use all of that range and have a zero point in it.
+    asymmetric ones use all of that range and have a zero point in it. `float_zero_point`: that is no integer but a
+    real number, kept in float16, as HQQ has it.
 
-    `codebook`: values that are no multiples of a scale; an integer is then the place of a value. "nf4": the 16 quantiles
-    of a normal distribution of QLoRA (Dettmers et al., arXiv:2305.14314), times a scale. "kmeans": the centres of the
+    `codebook`: values that are no multiples of a scale; an integer is then the place of a value. "nf4": QLoRA's 16
+    quantiles of a normal distribution (Dettmers et al., arXiv:2305.14314), times a scale. "kmeans": the centres of the
     tensor's (or channel's) own weights, which are stored.
     `group_size_fallback`: for a width that the group size does not divide, as OpenVINO has it: "error"; "keep": that
     weight becomes int8, one scale a channel; "adjust": the largest divisor of the width that is no larger than the
@@ -41,6 +42,7 @@ class QuantSpec:
     granularity: str = "channel"
     group_size: int | None = None
     bits: int = 8
+    float_zero_point: bool = False
     codebook: str | None = None
     group_size_fallback: str = "error"
 
@@ -51,6 +53,11 @@ class QuantSpec:
             raise SchemeError(f"bits={self.bits!r} is not supported; give one of {', '.join(map(str, BITS))}.")
         if not isinstance(self.symmetric, bool):
             raise SchemeError(f"symmetric={self.symmetric!r} is not allowed; give True or False.")
+        if self.float_zero_point is not False and (self.float_zero_point is not True or not self._may_be_real()):
+            raise SchemeError(
+                f"float_zero_point={self.float_zero_point!r} is not allowed here; it is for asymmetric integers of "
+                "fewer than 8 bits."
+            )
         if (self.granularity == "group") != (self.group_size is not None):
             raise SchemeError(
                 f"granularity={self.granularity!r} with group_size={self.group_size}: "
@@ -63,6 +70,9 @@ class QuantSpec:
         if self.codebook is not None:
             self._check_codebook()
 
+    def _may_be_real(self) -> bool:
+        return self.bits < 8 and not self.symmetric
+
     def _check_codebook(self) -> None:
         if self.codebook not in CODEBOOKS:
             raise unknown_name("codebook", self.codebook, CODEBOOKS)
@@ -74,8 +84,8 @@ class QuantSpec:
             )
         if self.codebook == "kmeans" and self.granularity not in ("channel", "tensor"):
             raise SchemeError(
-                f'codebook="kmeans" with granularity={self.granularity!r}: give "channel" or "tensor"; for fewer weights '
-                "than that the centres take more room than the weights."
+                f'codebook="kmeans" with granularity={self.granularity!r}: give "channel" or "tensor"; for fewer '
+                "weights than that the centres take more room than the weights."
             )
 
     @property
@@ -114,8 +124,8 @@ class QuantSpec:
             return self
         if self.group_size_fallback == "error":
             raise SchemeError(
-                f"{name} has {width} inputs, which do not divide into groups of {self.group_size}; choose a divisor, or "
-                'group_size_fallback="adjust" or "keep".'
+                f"{name} has {width} inputs, which do not divide into groups of {self.group_size}; choose a divisor, "
+                'or group_size_fallback="adjust" or "keep".'
             )
         size = max(size for size in range(1, self.group_size + 1) if width % size == 0)
         adjusts = self.group_size_fallback == "adjust" and size >= min(MIN_GROUP, self.group_size)

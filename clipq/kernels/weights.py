@@ -15,7 +15,8 @@ from ..arithmetic.specs import QuantSpec
 class LinearWeights:
     """`qweight` with its `scale` (float32 or float16), optional int8 `zero_point`, optional `bias` [out].
 
-    `qweight`: int8 [out, in], or for fewer than 8 bits uint8 [out, bytes] as `arithmetic.packing` packs `inputs` values.
+    `qweight`: int8 [out, in], or for fewer than 8 bits uint8 [out, bytes]: `inputs` values a row, packed as
+    `arithmetic.packing` does.
     """
 
     qweight: Tensor
@@ -54,7 +55,6 @@ class LinearWeights:
 
     def dequantized(self) -> Tensor:
         """The float32 weight [out, in] that the integers stand for."""
-        zero_point = (
-            torch.zeros_like(self.scale, dtype=torch.float32) if self.zero_point is None else self.zero_point.float()
-        )
-        return functional.dequantize(self.integers, self.scale.float(), zero_point, self.spec)
+        scale = self.scale.float()
+        zero_point = torch.zeros_like(scale) if self.zero_point is None else self.zero_point.float()
+        return functional.dequantize(self.integers, scale, zero_point, self.spec)

@@ -96,10 +96,10 @@ class Work:
         """float32 [n, width] of all inputs, computed with the floats as they are now."""
         return torch.cat([self._encode(batch).float() for batch in self.inputs])
 
-    def observe(self, chosen: Sequence[Floats], see: See) -> None:
-        """Run all inputs, and show `see` the rows that come to each of the `chosen` linears."""
+    def observe(self, chosen: Sequence[Floats], see: See, inputs: Sequence[Tensor] | None = None) -> None:
+        """Run all inputs (or these), and show `see` the rows that come to each of the `chosen` linears."""
         with _seen_by(chosen, see):
-            for batch in self.inputs:
+            for batch in self.inputs if inputs is None else inputs:
                 self._encode(batch)
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """The quantized modules: `QLinear` and `QEmbedding`. Buffers, no tensor subclasses, no gradient.
 
-The buffer of integers is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+The buffer of integers is `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
 open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
 too), transformers reads `patch_embedding.weight.dtype`.
 """
@@ -26,6 +26,8 @@ from ..kernels.ops import REAL, traced
 from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
+EXACT = ("weight_scale", "weight_zero_point")
+"""The attributes that no change of precision touches."""
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
@@ -61,7 +63,12 @@ class QuantizedModule(nn.Module):
         """Take int8 values [out, in], scale and zero point, of the shapes of `functional.quantize_weight`."""
         self.qweight = self._stored(q)
         self.weight_scale = functional.stored(scale, self.spec)
-        self.weight_zero_point = None if self.spec.symmetric else zero_point.to(torch.int8)
+        self.weight_zero_point = None if self.spec.symmetric else functional.stored_zero_point(zero_point, self.spec)
+
+    def stored_weight(self) -> list[Tensor]:
+        """The tensors that stand for the weight: integers, scales, zero points."""
+        tensors = (self.qweight, self.weight_scale, self.weight_zero_point)
+        return [tensor for tensor in tensors if tensor is not None]
 
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
         rows, inputs = self.qweight.reshape(self.qweight.shape[0], -1), prod(self.weight_shape[1:])
@@ -86,10 +93,11 @@ class QuantizedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
         # `.half()` and the like change the surroundings' precision; scales keep theirs, or they would lose bits.
-        scale = self.weight_scale
+        before = self.weight_scale, self.weight_zero_point
         super()._apply(fn, recurse)
-        if self.weight_scale.dtype != scale.dtype:
-            self.weight_scale = scale.to(self.weight_scale.device)
+        for name, tensor in zip(EXACT, before, strict=True):
+            if tensor is not None and getattr(self, name).dtype != tensor.dtype:
+                setattr(self, name, tensor.to(getattr(self, name).device))
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 
@@ -99,8 +107,9 @@ def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None
     if spec.stores_values:
         scale = rows.new_empty(rows.shape[0] if spec.granularity == "channel" else 1, 1 << spec.bits)
     else:
-        scale = functional.choose_qparams(rows, replace(spec, bits=8, codebook=None))[0]
-    return torch.empty_like(rows, dtype=torch.int8), scale, None if spec.symmetric else scale.to(torch.int8)
+        scale = functional.choose_qparams(rows, replace(spec, bits=8, codebook=None, float_zero_point=False))[0]
+    zero_point = None if spec.symmetric else functional.stored_zero_point(scale, spec)
+    return torch.empty_like(rows, dtype=torch.int8), scale, zero_point
 
 
 class QLinear(QuantizedModule):

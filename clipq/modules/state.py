@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic.specs import QuantSpec
-from .layers import QLinear, QuantizedModule
+from .layers import EXACT, QLinear, QuantizedModule
 
-_PACKED = "_packed"  # how compressed-tensors calls a weight of which several integers share a byte
-_EXTRA = ("weight_scale", "weight_zero_point")
+PACKED = "_packed"  # how compressed-tensors calls a weight of which several integers share a byte
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Slot:
     @property
     def is_extra(self) -> bool:
         """Whether quantization added it: a scale, a zero point, a codebook."""
-        return isinstance(self.module, QuantizedModule) and self.attribute in _EXTRA
+        return isinstance(self.module, QuantizedModule) and self.attribute in EXACT
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,14 +73,14 @@ def _disk_name(path: str, module: nn.Module, attribute: str) -> str:
 
 def _stored_as(spec: QuantSpec, attribute: str) -> str:
     if attribute == "qweight":
-        return f"weight{_PACKED}" if spec.is_packed else "weight"
+        return f"weight{PACKED}" if spec.is_packed else "weight"
     return "weight_codebook" if attribute == "weight_scale" and spec.stores_values else attribute
 
 
 def weights(model: nn.Module) -> dict[str, Slot]:
     """As `slots`, under the names that the weights have in the host's float model, and nothing else."""
     found = {name: slot for name, slot in slots(model).items() if not slot.is_extra}
-    return {name.removesuffix(_PACKED) if slot.is_quantized else name: slot for name, slot in found.items()}
+    return {name.removesuffix(PACKED) if slot.is_quantized else name: slot for name, slot in found.items()}
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from ..errors import SchemeError, unknown_name
 from .specs import QuantSpec
 
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
+_SPECS = ("weights", "activations", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Scheme:
     """How a tower is quantized.
 
     `weights` None means a float tower in the precision `fallback`. `activations` None with int8 weights means
-    weight-only (W8A16). Activations are quantized dynamically: their range is measured at run time.
+    weight-only (W8A16). Activations are quantized dynamically (their range is measured at run time) or, with
+    `dynamic=False`, statically: a step such as "observe-mse" measures it once, on calibration data.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
@@ -43,6 +45,8 @@ class Scheme:
             raise SchemeError(f"scheme {self.name!r} quantizes activations or embeddings but not weights; add weights.")
         if self.weights is not None and self.weights.granularity == "token":
             raise SchemeError('weights have channels, not tokens: use granularity="channel" for them.')
+        if self.weights is not None and not self.weights.dynamic:
+            raise SchemeError("weights are there before any input is: dynamic is for activations; leave it out here.")
         if self.activations is not None and self.activations.granularity not in ("tensor", "token"):
             raise SchemeError(
                 f"activations with granularity={self.activations.granularity!r} are not supported; "
@@ -72,6 +76,8 @@ class Scheme:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; without steps and exceptions where there are none, so that older versions read it."""
         values = {key: value for key, value in asdict(self).items() if key not in ("steps", "exceptions") or value}
+        for key in _SPECS:
+            values[key] = None if values[key] is None else getattr(self, key).to_dict()
         if self.exceptions:
             values["exceptions"] = [[pattern, scheme.to_dict()] for pattern, scheme in self.exceptions]
         return {**values, "steps": list(self.steps)} if self.steps else values
@@ -80,7 +86,7 @@ class Scheme:
     def from_dict(cls, values: Mapping[str, Any]) -> Scheme:
         """The inverse of `to_dict`; raises `SchemeError` on unknown or missing fields."""
         try:
-            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in ("weights", "activations", "embeddings")}
+            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in _SPECS}
             exceptions = tuple((pattern, cls.from_dict(one)) for pattern, one in values.get("exceptions", ()))
             steps = tuple(values.get("steps", ()))
             return cls(**{**values, "fallback": values["fallback"], **specs, "steps": steps, "exceptions": exceptions})

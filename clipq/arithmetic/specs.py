@@ -5,7 +5,8 @@ The vocabulary is compressed-tensors': symmetric, granularity (there: strategy),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..errors import SchemeError, unknown_name
 
@@ -18,6 +19,8 @@ class QuantSpec:
 
     `granularity` says what shares a scale: the whole tensor, an output channel (row of a weight [out, in]),
     a token (row of an activation [tokens, in]) or a group of `group_size` consecutive inputs within a row.
+    `dynamic`, of activations: whether their range is measured at run time. A static one was measured on calibration data;
+    it is one for all rows, so that `granularity` is "tensor".
     Symmetric values use [-127, 127] and no zero point; asymmetric ones [-128, 127] and an int8 zero point.
     """
 
@@ -25,6 +28,7 @@ class QuantSpec:
     granularity: str = "channel"
     group_size: int | None = None
     bits: int = 8
+    dynamic: bool = True
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -33,6 +37,13 @@ class QuantSpec:
             raise SchemeError(f"bits={self.bits} is not supported; clipq quantizes to 8 bits.")
         if not isinstance(self.symmetric, bool):
             raise SchemeError(f"symmetric={self.symmetric!r} is not allowed; give True or False.")
+        if not isinstance(self.dynamic, bool):
+            raise SchemeError(f"dynamic={self.dynamic!r} is not allowed; give True or False.")
+        if not self.dynamic and self.granularity != "tensor":
+            raise SchemeError(
+                f'dynamic=False with granularity={self.granularity!r} is not supported; use granularity="tensor": '
+                "a range that was measured before is the same for all rows."
+            )
         if (self.granularity == "group") != (self.group_size is not None):
             raise SchemeError(
                 f"granularity={self.granularity!r} with group_size={self.group_size}: "
@@ -48,3 +59,7 @@ class QuantSpec:
     @property
     def qmax(self) -> int:
         return 127
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `dynamic` only where it is False, so that older versions read the rest."""
+        return {key: value for key, value in asdict(self).items() if key != "dynamic" or not value}

@@ -175,7 +175,7 @@ def about_file(path: Path) -> dict[str, Any]:
 
 def _parameters(header: Header) -> int:
     """Values of all tensors but the scales and zero points that quantization added, and the packed tokenizer."""
-    added = ("weight_scale", "weight_zero_point", "clipq.tokenizer")
+    added = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point", "clipq.tokenizer")
     return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
 
 

@@ -21,6 +21,7 @@ from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import rebuild
 from ..models import Model
+from ..modules.layers import SCALES
 from ..modules.state import Slot, slots
 from ..resources import atomic_path
 from ..version import VERSION
@@ -223,15 +224,17 @@ def _compare_one(header: Header, name: str, slot: Slot) -> None:
     where = f"{header.path}: tensor {name!r} has"
     if shape != list(expected.shape):
         raise CheckpointError(f"{where} shape {shape}, the model needs {list(expected.shape)}.")
-    exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
+    exact = slot.attribute in SCALES or not expected.is_floating_point()
     if dtype not in ((expected.dtype,) if exact else _FLOATS):
         raise CheckpointError(f"{where} dtype {dtype}, the model needs {expected.dtype}.")
 
 
 def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, slot in slots(module).items():
-        if slot.attribute == "weight_scale" and not tensors[name].isfinite().all():
+        if slot.attribute in SCALES and not tensors[name].isfinite().all():
             raise CheckpointError(f"{header.path}: tensor {name!r} has scales that are not finite.")
+        if slot.attribute == "input_scale" and not (tensors[name] > 0).all():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has a scale that is not positive.")
         slot.assign(tensors[name])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from ..arithmetic.specs import QuantSpec
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """int8 `qweight` [out, in] with its float32 `scale`, optional int8 `zero_point`, optional `bias` [out]."""
+    """int8 `qweight` [out, in] with its float32 `scale`, optional int8 `zero_point`, optional `bias` [out].
+
+    `input_scale`, `input_zero_point` [1]: the range of static activations, the latter only if asymmetric.
+    """
 
     qweight: Tensor
     scale: Tensor
@@ -21,10 +24,30 @@ class LinearWeights:
     bias: Tensor | None
     spec: QuantSpec
     activations: QuantSpec | None
+    input_scale: Tensor | None = None
+    input_zero_point: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
         return self.qweight.device
+
+    @property
+    def static(self) -> bool:
+        """Whether the range of the activations was measured before."""
+        return self.activations is not None and not self.activations.dynamic
+
+    def static_range(self) -> tuple[float, int]:
+        """Scale and zero point of static activations; the scale is 0 where each row's own range is measured."""
+        if not self.static:
+            return 0.0, 0
+        return float(self.input_scale), 0 if self.input_zero_point is None else int(self.input_zero_point)
+
+    def input_qparams(self, x: Tensor) -> tuple[Tensor, Tensor, QuantSpec]:
+        """Scale and zero point for the activations `x` [..., in], and the spec by which they are applied to it."""
+        if not self.static:
+            return *functional.choose_qparams(x, self.activations), self.activations
+        each_row = replace(self.activations, granularity="token", dynamic=True)
+        return *functional.static_qparams(x, self.input_scale, self.input_zero_point), each_row
 
     @property
     def row_scaled(self) -> bool:

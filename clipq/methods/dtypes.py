@@ -8,6 +8,7 @@ from torch import nn
 from ..arithmetic.schemes import Scheme
 from ..hosts import Host
 from ..machine import cpu_flags
+from ..modules.layers import SCALES
 from ..modules.state import slots
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -27,7 +28,7 @@ def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
     for name, slot in slots(module).items():
         if (
             host.tower_of(module, name) == tower
-            and slot.attribute != "weight_scale"
+            and slot.attribute not in SCALES
             and slot.tensor.is_floating_point()
         ):
             return slot.tensor.dtype

@@ -26,7 +26,7 @@ class Floats:
     """A linear's float32 `weight` [out, in] and `bias`, which stand in for its integers until these are chosen.
 
     Steps put other tensors in their place and never write into them. `rounded`: int8 values, scale and zero point where
-    a step has chosen them; else `weight` is rounded to nearest.
+    a step has chosen them; else `weight` is rounded to nearest. `static`: scale and zero point [1] of its inputs.
     """
 
     def __init__(self, name: str, layer: QLinear, weight: Tensor, bias: Tensor | None):
@@ -34,12 +34,18 @@ class Floats:
         self.weight = weight.detach().flatten(1).float()
         self.bias = None if bias is None else bias.detach().float()
         self.rounded: tuple[Tensor, Tensor, Tensor] | None = None
+        self.static: tuple[Tensor, Tensor] | None = None
         self.see: See | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.see is not None:
             self.see(self, x.detach().reshape(-1, x.shape[-1]).float())
         return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether its inputs are quantized by a range that a step has to find."""
+        return self.layer.activations is not None and not self.layer.activations.dynamic
 
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
@@ -49,9 +55,18 @@ class Floats:
         self.layer.weight_scale = scale
         if not spec.symmetric:
             self.layer.weight_zero_point = zero_point.to(torch.int8)
+        if self.is_static:
+            self._settle_range()
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)
+
+
+    def _settle_range(self) -> None:
+        scale, zero_point = self.static
+        self.layer.input_scale = scale.to(self.layer.qweight.device)
+        if not self.layer.activations.symmetric:
+            self.layer.input_zero_point = zero_point.to(self.layer.qweight.device, torch.int8)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from ..kernels.ops import REAL, traced
 from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
+SCALES = ("weight_scale", "input_scale")
+"""Buffers that stay float32 whatever surrounds a quantized module."""
+
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
@@ -46,7 +49,9 @@ class QuantizedModule(nn.Module):
 
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
         rows = self.qweight.reshape(self.qweight.shape[0], -1)
-        return kernels.LinearWeights(rows, self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+        ranges = (self._buffers.get("input_scale"), self._buffers.get("input_zero_point"))
+        tensors = (rows, self.weight_scale, self.weight_zero_point, bias)
+        return kernels.LinearWeights(*tensors, self.spec, activations, *ranges)
 
     @property
     def weight(self) -> Tensor:
@@ -66,10 +71,11 @@ class QuantizedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
         # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
-        scale = self.weight_scale
+        scales = {name: self._buffers[name] for name in SCALES if self._buffers.get(name) is not None}
         super()._apply(fn, recurse)
-        if self.weight_scale.dtype != scale.dtype:
-            self.weight_scale = scale.to(self.weight_scale.device)
+        for name, scale in scales.items():
+            if self._buffers[name].dtype != scale.dtype:
+                self._buffers[name] = scale.to(self._buffers[name].device)
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 
@@ -80,7 +86,10 @@ def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None
 
 
 class QLinear(QuantizedModule):
-    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations.
+
+    They are quantized by a range measured at run time or, static, by `input_scale` (float32 [1]) and, if asymmetric,
+    `input_zero_point` (int8 [1]).
 
     Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
     (reference); scale and bias are applied in float32.
@@ -90,6 +99,7 @@ class QLinear(QuantizedModule):
         super().__init__(weight, scheme.weights, name)
         self.out_features, self.in_features = weight.shape[0], weight[0].numel()
         self.activations = scheme.activations
+        self._register_range(weight.device)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.forced_kernel: str | None = None
         self._kernel: kernels.Kernel | None = None
@@ -98,6 +108,14 @@ class QLinear(QuantizedModule):
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
         return cls(linear.weight, linear.bias, scheme, f"{name}.weight")
+
+    def _register_range(self, device: torch.device) -> None:
+        """The buffers for the range of static activations, NaN until a step or a file puts one there."""
+        static = self.activations is not None and not self.activations.dynamic
+        asymmetric = static and not self.activations.symmetric
+        self.register_buffer("input_scale", torch.full((1,), torch.nan, device=device) if static else None)
+        zero_point = torch.zeros(1, dtype=torch.int8, device=device) if asymmetric else None
+        self.register_buffer("input_zero_point", zero_point)
 
     def use_kernel(self, name: str | None) -> None:
         """Force a kernel by name, or let the device and the scheme decide (None)."""

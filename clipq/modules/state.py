@@ -62,7 +62,7 @@ def _disk_name(path: str, module: nn.Module, attribute: str) -> str:
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of every weight by its name on disk; the same before and after quantizing."""
-    extra = ("weight_scale", "weight_zero_point")
+    extra = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point")
     return {name: tuple(slot.tensor.shape) for name, slot in slots(model).items() if slot.attribute not in extra}
 
 

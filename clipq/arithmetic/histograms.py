@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import QuantizationError
 
 MOST_BINS = 16384
-_CHUNK = 1 << 22  # values counted at a time
+_CHUNK = 1 << 17  # values counted at a time: what that needs stays in the cache
+_FLOAT32 = (0, 126)  # powers of two that scale every float32 exactly, as far as it does not overflow
 
 
 @dataclass
@@ -34,17 +35,22 @@ class Histogram:
 
     def add(self, values: Tensor) -> None:
         """Count `values` (floats, any shape). Raises `QuantizationError` if one is not finite."""
-        values = values.detach().reshape(-1)
+        values = values.detach().reshape(-1).float()
         if values.numel() == 0:
             return
-        low, high = (float(end) for end in torch.aminmax(values.float()))
+        low, high = (float(end) for end in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise QuantizationError("inputs on the calibration data are not finite; look for what makes them so.")
         self._cover(low, high)
         for part in values.split(_CHUNK):
-            # Scaled by a power of two in float64, so exactly; then rounded down to the number of the bin.
-            places = (part.double() * math.ldexp(1.0, -self.exponent)).floor_().long() - self.first
-            self.counts += torch.bincount(places.cpu(), minlength=len(self.counts)).double()
+            self.counts += torch.bincount(self._places(part), minlength=len(self.counts)).cpu()
+
+    def _places(self, values: Tensor) -> Tensor:
+        """The bin of each value: the value over the bins' width, exactly, and rounded down."""
+        ends = (self.first, self.first + len(self.counts))
+        if _FLOAT32[0] <= -self.exponent <= _FLOAT32[1] and max(map(abs, ends)) < 1 << 30:
+            return (values * math.ldexp(1.0, -self.exponent)).floor_().int().sub_(self.first)
+        return (values.double() * math.ldexp(1.0, -self.exponent)).floor_().long().sub_(self.first)
 
     def merge(self, other: Histogram) -> None:
         """Add all that `other` has counted."""

@@ -190,7 +190,7 @@ def _squared_error(low: Tensor, high: Tensor, centers: Tensor, counts: Tensor, s
 class Entropy(_ByHistogram):
     """The range whose rounded distribution tells least about values that it was not given (KL divergence).
 
-    Both ends are moved in together. As Migacz ("8-bit inference with TensorRT", GTC 2017) does for sizes: what lies
+    The upper end is moved in, then the lower one; both at once if the range is symmetric. As Migacz ("8-bit inference with TensorRT", GTC 2017) does for sizes: what lies
     beyond an end counts at the end, and a level's values are spread evenly over those of its bins that hold any.
     """
 
@@ -198,11 +198,16 @@ class Entropy(_ByHistogram):
 
     def _found(self, spec: QuantSpec) -> tuple[float, float]:
         low, high = self._reach(spec)
-        centers, counts = self._bins()
         factors = torch.linspace(0, math.log2(self._least), self._candidates).exp2().tolist()
-        losses = [_divergence(low * factor, high * factor, centers, counts, spec) for factor in factors]
-        best = factors[min(range(len(losses)), key=losses.__getitem__)]
-        return low * best, high * best
+        if spec.symmetric:
+            return self._best([(low * factor, high * factor) for factor in factors], spec)
+        low, high = self._best([(low, high * factor) for factor in factors], spec)
+        return self._best([(low * factor, high) for factor in factors], spec)
+
+    def _best(self, ranges: list[tuple[float, float]], spec: QuantSpec) -> tuple[float, float]:
+        centers, counts = self._bins()
+        losses = [_divergence(low, high, centers, counts, spec) for low, high in ranges]
+        return ranges[min(range(len(losses)), key=losses.__getitem__)]
 
 
 def _divergence(low: float, high: float, centers: Tensor, counts: Tensor, spec: QuantSpec) -> float:

@@ -33,8 +33,11 @@ class Histogram:
     low: float = math.inf
     high: float = -math.inf
 
-    def add(self, values: Tensor) -> None:
-        """Count `values` (floats, any shape). Raises `QuantizationError` if one is not finite."""
+    def add(self, values: Tensor, weights: Tensor | None = None) -> None:
+        """Count `values` (floats, any shape), each as one or as its weight (of the same shape, not negative).
+
+        Raises `QuantizationError` if one is not finite.
+        """
         values = values.detach().reshape(-1).float()
         if values.numel() == 0:
             return
@@ -42,8 +45,11 @@ class Histogram:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise QuantizationError("inputs on the calibration data are not finite; look for what makes them so.")
         self._cover(low, high)
-        for part in values.split(_CHUNK):
-            self.counts += torch.bincount(self._places(part), minlength=len(self.counts)).cpu()
+        weights = None if weights is None else weights.detach().reshape(-1).double()
+        for start in range(0, len(values), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            places, by = self._places(values[part]).cpu(), None if weights is None else weights[part].cpu()
+            self.counts += torch.bincount(places, by, minlength=len(self.counts))
 
     def _places(self, values: Tensor) -> Tensor:
         """The bin of each value: the value over the bins' width, exactly, and rounded down."""

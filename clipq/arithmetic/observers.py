@@ -1,7 +1,7 @@
 """What range static activations get: each observer sees the values of a tensor batch by batch, and then says it.
 
-One pass, memory that does not grow with the data, and `merge`, so that observers of parts of the data become that of the
-whole. All but the moving average (whose point it is) say the same whatever the batches were.
+One pass, memory that does not grow with the data, and `merge`, so that observers of parts of the data become that of
+the whole. All but the moving average (whose point it is) say the same whatever the batches were.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from .specs import QuantSpec
 
 
 class Observer(Protocol):
-    """`see` floats of any shape, then ask for the `bounds` that `spec` is to span; (0, 0) before the first values."""
+    """`see` floats of any shape, then ask for the `bounds` that `spec` is to span; (0, 0) before the first values.
+
+    `weighted`: it wants to know how much each value matters: `see(values, weights)`, both of one shape.
+    """
+
+    weighted: bool
 
     def see(self, values: Tensor) -> None: ...
 
@@ -51,6 +56,8 @@ def _ends(values: Tensor) -> tuple[float, float]:
 class MinMax:
     """From the least to the largest value."""
 
+    weighted = False
+
     def __init__(self) -> None:
         self.low, self.high = math.inf, -math.inf
 
@@ -69,6 +76,7 @@ class MinMax:
 class MovingAverage:
     """The exponential moving average of the batches' least and largest values (Jacob et al., arXiv:1712.05877)."""
 
+    weighted = False
     keeps = 0.9  # of the average, when a batch comes
 
     def __init__(self) -> None:
@@ -103,6 +111,8 @@ def _started(ends: tuple[float, float]) -> MovingAverage:
 
 class _ByHistogram:
     """What is found in the histogram of all values."""
+
+    weighted = False
 
     def __init__(self) -> None:
         self.histogram = Histogram()
@@ -170,14 +180,47 @@ class LeastSquares(_ByHistogram):
         return max(low, self._reach(spec)[0]), min(high, self._reach(spec)[1])
 
     @staticmethod
-    def _best(
-        lows: Tensor, highs: Tensor, centers: Tensor, counts: Tensor, spec: QuantSpec
-    ) -> tuple[float, float]:
+    def _best(lows: Tensor, highs: Tensor, centers: Tensor, counts: Tensor, spec: QuantSpec) -> tuple[float, float]:
         errors = torch.stack(
             [_squared_error(low, high, centers, counts, spec) for low, high in zip(lows, highs, strict=True)]
         )
         place = int(errors.argmin())
         return float(lows[place]), float(highs[place])
+
+
+class Fisher(LeastSquares):
+    """`LeastSquares` where an error counts as much as it changes the embedding: by the gradient's square ("fisher").
+
+    The gradients are of a random direction of the embedding, so that their squares are the diagonal of its Fisher
+    information (as PTQ4ViT, Yuan et al., arXiv:2111.12293, weighs by a Hessian). A tenth of all weight is even: rows
+    that no embedding is read from are not given up.
+    """
+
+    weighted = True
+    _even = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weighed = Histogram()
+
+    def see(self, values: Tensor, weights: Tensor | None = None) -> None:
+        """`weights`: of the shape of `values`, not negative; none: all alike."""
+        weights = torch.ones_like(values) if weights is None else weights
+        if not torch.isfinite(weights).all():
+            raise QuantizationError("gradients on the calibration data are not finite; look for what makes them so.")
+        self.histogram.add(values)
+        self.weighed.add(values, weights)
+
+    def merge(self, other: Fisher) -> None:
+        super().merge(other)
+        self.weighed.merge(other.weighed)
+
+    def _bins(self) -> tuple[Tensor, Tensor]:
+        counts, weighed = self.histogram.counts, self.weighed.counts
+        held, total = counts > 0, weighed.sum()
+        even = counts / counts.sum()
+        shares = even if total == 0 else weighed / total * (1 - self._even) + even * self._even
+        return self.histogram.centers()[held], shares[held]
 
 
 def _squared_error(low: Tensor, high: Tensor, centers: Tensor, counts: Tensor, spec: QuantSpec) -> Tensor:
@@ -190,8 +233,9 @@ def _squared_error(low: Tensor, high: Tensor, centers: Tensor, counts: Tensor, s
 class Entropy(_ByHistogram):
     """The range whose rounded distribution tells least about values that it was not given (KL divergence).
 
-    The upper end is moved in, then the lower one; both at once if the range is symmetric. As Migacz ("8-bit inference with TensorRT", GTC 2017) does for sizes: what lies
-    beyond an end counts at the end, and a level's values are spread evenly over those of its bins that hold any.
+    The upper end is moved in, then the lower one; both at once if the range is symmetric. As Migacz ("8-bit inference
+    with TensorRT", GTC 2017) does for sizes: what lies beyond an end counts at the end, and a level's values are spread
+    evenly over those of its bins that hold any.
     """
 
     _candidates, _least = 128, 1 / 64
@@ -232,6 +276,7 @@ OBSERVERS: Mapping[str, type[Observer]] = {
     "moving-average": MovingAverage,
     "percentile": Percentile,
     "mse": LeastSquares,
+    "fisher": Fisher,
     "entropy": Entropy,
 }
 """By the name that a scheme's step has after "observe-"."""

@@ -29,7 +29,7 @@ PRECISIONS: Mapping[str, Scheme] = {
     "int8-static": Scheme(
         "int8-static",
         activations=QuantSpec(symmetric=False, granularity="tensor", dynamic=False),
-        steps=("turn-values", "observe-mse"),
+        steps=("turn-values", "observe-fisher"),
     ),
     "int8-static-minmax": Scheme(
         "int8-static-minmax", activations=QuantSpec(granularity="tensor", dynamic=False), steps=("observe-minmax",)

@@ -20,7 +20,7 @@ class Scheme:
 
     `weights` None means a float tower in the precision `fallback`. `activations` None with int8 weights means
     weight-only (W8A16). Activations are quantized dynamically (their range is measured at run time) or, with
-    `dynamic=False`, statically: a step such as "observe-mse" measures it once, on calibration data.
+    `dynamic=False`, statically: a step such as "observe-fisher" measures it once, on calibration data.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.

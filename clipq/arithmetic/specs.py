@@ -19,8 +19,8 @@ class QuantSpec:
 
     `granularity` says what shares a scale: the whole tensor, an output channel (row of a weight [out, in]),
     a token (row of an activation [tokens, in]) or a group of `group_size` consecutive inputs within a row.
-    `dynamic`, of activations: whether their range is measured at run time. A static one was measured on calibration data;
-    it is one for all rows, so that `granularity` is "tensor".
+    `dynamic`, of activations: whether their range is measured at run time. A static one was measured on calibration
+    data and is the same for all rows, so that `granularity` is "tensor".
     Symmetric values use [-127, 127] and no zero point; asymmetric ones [-128, 127] and an int8 zero point.
     """
 

@@ -35,7 +35,9 @@ def dataset_texts(dataset: Dataset) -> list[str]:
 
 def _only_column(dataset: Dataset, what: str, fits: Any) -> str:
     if not hasattr(dataset, "__len__"):
-        raise DataError("a streamed dataset has no length; give the rows to look at: Dataset.from_list(list(it.take(128))).")
+        raise DataError(
+            "a streamed dataset has no length; give the rows to look at: Dataset.from_list(list(it.take(128)))."
+        )
     found = [name for name, kind in dataset.features.items() if fits(kind)]
     if len(found) != 1:
         raise DataError(

@@ -1,9 +1,9 @@
 """Calibration data: from what users have to batches of pixels or token ids, evenly chosen, the same ones every time.
 
 For the image tower: a folder of pictures, a list of pictures (paths, bytes, PIL images, arrays), preprocessed images
-[n, channels, height, width], an iterable of batches of them, such as a DataLoader, or a `datasets.Dataset` with a column
-of images. For the text tower: strings, a text file with one text a line, token ids [n, tokens], or a `datasets.Dataset`
-with a column of strings. Labels are not needed, and not read. Data of an evaluation is refused (`held_out`).
+[n, channels, height, width], an iterable of batches of them, such as a DataLoader, or a `datasets.Dataset` with a
+column of images. For the text tower: strings, a text file with one text a line, token ids [n, tokens], or a
+`datasets.Dataset` with a column of strings. Labels are not needed, and not read. Data of an evaluation is refused (`held_out`).
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
             unreadable.append(f"{_name(pictures[place], place)} ({error})")
     if unreadable:
         raise DataError(
-            f"{len(unreadable)} of the calibration pictures cannot be read: {'; '.join(unreadable)}. Leave them out, or "
-            "mend them."
+            f"{len(unreadable)} of the calibration pictures cannot be read: {'; '.join(unreadable)}. "
+            "Leave them out, or mend them."
         )
     return torch.stack(pixels)
 

@@ -26,10 +26,6 @@ def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
 def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
     """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
     for name, slot in slots(module).items():
-        if (
-            host.tower_of(module, name) == tower
-            and slot.attribute not in SCALES
-            and slot.tensor.is_floating_point()
-        ):
+        if host.tower_of(module, name) == tower and slot.attribute not in SCALES and slot.tensor.is_floating_point():
             return slot.tensor.dtype
     return torch.float32

@@ -33,7 +33,9 @@ def refuse_held_out(source: Any) -> None:
         _refuse_split(str(getattr(source, "split", None)))
     for path in _paths(source):
         if reason := _of_a_task(path):
-            raise DataError(f"{path} is {reason}, and evaluations must not be of data that was calibrated on; {_INSTEAD}")
+            raise DataError(
+                f"{path} is {reason}, and evaluations must not be of data that was calibrated on; {_INSTEAD}"
+            )
 
 
 _INSTEAD = "give other data (a hundred pictures or texts of the kind that will be embedded), such as of a train split."
@@ -71,7 +73,9 @@ def _of_a_task(path: Path) -> str:
 def _is_of_split(path: Path, inside: Sequence[str], files: str) -> bool:
     """Whether a path within a repository's cache, snapshots/<commit>/..., is one of `files`, or holds some of them."""
     within = "/".join(inside[2:]) if inside[:1] == ("snapshots",) else ""
-    return fnmatchcase(within, files) or (path.is_dir() and next(path.rglob(files.rpartition("/")[2]), None) is not None)
+    return fnmatchcase(within, files) or (
+        path.is_dir() and next(path.rglob(files.rpartition("/")[2]), None) is not None
+    )
 
 
 def _hub_tasks() -> Iterator[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from ..errors import QuantizationError
 from .work import Floats, Work
 
 
-def observe(make: Callable[[], Observer]) -> Callable[[Work], None]:
+def observe(make: type[Observer]) -> Callable[[Work], None]:
     """The step that gives each static linear the range that an observer of the kind `make` finds for its inputs.
 
     Raises `QuantizationError`, naming the linear, for one that no input came to or whose inputs are not finite.
@@ -20,14 +20,18 @@ def observe(make: Callable[[], Observer]) -> Callable[[Work], None]:
     return lambda work: _observe(work, make)
 
 
-def _observe(work: Work, make: Callable[[], Observer]) -> None:
+def _observe(work: Work, make: type[Observer]) -> None:
     observers = {first: make() for first in _sharing(work)}
 
-    def see(one: Floats, rows: Tensor) -> None:
+    def see(one: Floats, rows: Tensor, gradients: Tensor | None = None) -> None:
         with _named(one):
-            observers[one].see(rows)
+            observers[one].see(*((rows,) if gradients is None else (rows, gradients.double().square())))
 
-    work.observe(list(observers), see)
+    chosen = list(observers)
+    if make.weighted:
+        work.observe_gradients(chosen, see)
+    else:
+        work.observe(chosen, see, every_row=True)
     for first, others in _sharing(work).items():
         with _named(first):
             scale, zero_point = qparams(observers[first], first.layer.activations)

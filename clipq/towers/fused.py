@@ -206,7 +206,9 @@ def _run_alike(linears: Sequence[object]) -> bool:
     forced = {linear.forced_kernel for linear in linears}
     allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
     kinds = {one.activations.symmetric for one in weights} if native else set()
-    same_range = len({one.static_range() for one in weights[:-3]}) == 1  # of query, key and value, which are one product
+    same_range = (
+        len({one.static_range() for one in weights[:-3]}) == 1
+    )  # of query, key and value, which are one product
     return native and allowed and len(kinds) == 1 and same_range
 
 
@@ -241,4 +243,6 @@ def _matrix(*linears: QLinear) -> Int8Matrix:
     weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])
-    return Int8Matrix(torch.cat([one.qweight for one in weights]), scales, torch.cat(biases), *weights[0].static_range())
+    return Int8Matrix(
+        torch.cat([one.qweight for one in weights]), scales, torch.cat(biases), *weights[0].static_range()
+    )

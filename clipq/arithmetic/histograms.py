@@ -45,10 +45,10 @@ class Histogram:
         if not (math.isfinite(low) and math.isfinite(high)):
             raise QuantizationError("inputs on the calibration data are not finite; look for what makes them so.")
         self._cover(low, high)
-        weights = None if weights is None else weights.detach().reshape(-1).double()
+        weights = None if weights is None else weights.detach().reshape(-1).cpu().double()
         for start in range(0, len(values), _CHUNK):
             part = slice(start, start + _CHUNK)
-            places, by = self._places(values[part]).cpu(), None if weights is None else weights[part].cpu()
+            places, by = self._places(values[part]).cpu(), None if weights is None else weights[part]
             self.counts += torch.bincount(places, by, minlength=len(self.counts))
 
     def _places(self, values: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Histogram:
         ends = (self.first, self.first + len(self.counts))
         if _FLOAT32[0] <= -self.exponent <= _FLOAT32[1] and max(map(abs, ends)) < 1 << 30:
             return (values * math.ldexp(1.0, -self.exponent)).floor_().int().sub_(self.first)
-        return (values.double() * math.ldexp(1.0, -self.exponent)).floor_().long().sub_(self.first)
+        return (values.cpu().double() * math.ldexp(1.0, -self.exponent)).floor_().long().sub_(self.first)
 
     def merge(self, other: Histogram) -> None:
         """Add all that `other` has counted."""

@@ -162,16 +162,15 @@ class Percentile(_ByHistogram):
 class LeastSquares(_ByHistogram):
     """The range whose rounding and saturation lose least in the mean square ("mse").
 
-    Each end is moved towards zero in turn, by factors of 2^(1/8) and then of 2^(1/64), as long as that is better.
+    Each end is moved in turn, to the best of factors of 2^(1/4) and then, twice, to the best of 2^(1/64) around it.
     """
 
-    _coarse, _fine, _most = 1 / 8, 1 / 64, 96
+    _coarse, _fine = 2.0 ** (-torch.arange(40) / 4), 2.0 ** (torch.arange(-16, 17) / 64)
 
     def _found(self, spec: QuantSpec) -> tuple[float, float]:
         low, high = self._reach(spec)
         centers, counts = self._bins()
-        by, fine = (torch.arange(self._most) * -self._coarse).exp2(), (torch.arange(-16, 17) * self._fine).exp2()
-        for factors in (by, fine) if spec.symmetric else (by, by, fine, fine):
+        for factors in (self._coarse, self._fine, self._fine):
             if spec.symmetric:
                 low, high = self._best(low * factors, high * factors, centers, counts, spec)
                 continue
@@ -238,7 +237,7 @@ class Entropy(_ByHistogram):
     evenly over those of its bins that hold any.
     """
 
-    _candidates, _least = 128, 1 / 64
+    _candidates, _least = 64, 1 / 64
 
     def _found(self, spec: QuantSpec) -> tuple[float, float]:
         low, high = self._reach(spec)

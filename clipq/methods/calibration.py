@@ -3,7 +3,8 @@
 For the image tower: a folder of pictures, a list of pictures (paths, bytes, PIL images, arrays), preprocessed images
 [n, channels, height, width], an iterable of batches of them, such as a DataLoader, or a `datasets.Dataset` with a
 column of images. For the text tower: strings, a text file with one text a line, token ids [n, tokens], or a
-`datasets.Dataset` with a column of strings. Labels are not needed, and not read. Data of an evaluation is refused (`held_out`).
+`datasets.Dataset` with a column of strings. Labels are not needed, and not read. Data of an evaluation is refused:
+see `held_out`.
 """
 
 from __future__ import annotations

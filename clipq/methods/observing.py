@@ -25,7 +25,7 @@ def _observe(work: Work, make: type[Observer]) -> None:
 
     def see(one: Floats, rows: Tensor, gradients: Tensor | None = None) -> None:
         with _named(one):
-            observers[one].see(*((rows,) if gradients is None else (rows, gradients.double().square())))
+            observers[one].see(*((rows,) if gradients is None else (rows, gradients.cpu().double().square())))
 
     chosen = list(observers)
     if make.weighted:

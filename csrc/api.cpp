@@ -73,50 +73,56 @@ int clipq_pack(int path, const int8_t* weight, int64_t n, int64_t k, uint8_t* ou
 
 namespace {
 
-int quantize_int8(int path, int threads, const Source& source, int64_t m, int symmetric, const Rows& out) {
+int quantize_int8(int path, int threads, const Source& source, int64_t m, const Grid& grid, const Rows& out) {
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
-    if (!sizes_fit(1, source.k) || m < 0 || (m > 1 && source.ldx < source.k)) return CLIPQ_BAD_SIZE;
+    if (!sizes_fit(1, source.k) || m < 0 || (m > 1 && source.ldx < source.k) || !grid.valid()) return CLIPQ_BAD_SIZE;
     const int64_t work = m * source.k * QUANTIZING_COST;
     with_team(worth_threads(threads, work), is_lasting(work),
-              [&](Team& team) { quantize(team, *kernel, source, symmetric != 0, out, m, true); });
+              [&](Team& team) { quantize(team, *kernel, source, grid, out, m, true); });
     return CLIPQ_OK;
 }
 
 }  // namespace
 
 int clipq_quantize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, int symmetric,
-                        int8_t* q, float* scale, int32_t* zero_point) {
-    return quantize_int8(path, threads, plain_rows(x, ldx, k), m, symmetric, {q, scale, zero_point});
+                        float input_scale, int32_t input_zero_point, int8_t* q, float* scale, int32_t* zero_point) {
+    const Grid grid(symmetric != 0, input_scale, input_zero_point);
+    return quantize_int8(path, threads, plain_rows(x, ldx, k), m, grid, {q, scale, zero_point});
 }
 
 int clipq_normalize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
-                         const float* bias, float eps, int symmetric, int8_t* q, float* scale, int32_t* zero_point) {
+                         const float* bias, float eps, int symmetric, float input_scale, int32_t input_zero_point,
+                         int8_t* q, float* scale, int32_t* zero_point) {
     if (!(eps >= 0)) return CLIPQ_BAD_SIZE;
-    return quantize_int8(path, threads, {x, ldx, k, eps, weight, bias}, m, symmetric, {q, scale, zero_point});
+    const Grid grid(symmetric != 0, input_scale, input_zero_point);
+    return quantize_int8(path, threads, {x, ldx, k, eps, weight, bias}, m, grid, {q, scale, zero_point});
 }
 
 int clipq_linear(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                  const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
-                 int symmetric) {
-    return clipq_linear_step(path, threads, x, ldx, m, packed, weight_scale, bias, y, ldy, n, k, symmetric,
-                             CLIPQ_NO_ACTIVATION, 0, nullptr);
+                 int symmetric, float input_scale, int32_t input_zero_point) {
+    return clipq_linear_step(path, threads, x, ldx, m, packed, weight_scale, bias, y, ldy, n, k, symmetric, input_scale,
+                             input_zero_point, CLIPQ_NO_ACTIVATION, 0, nullptr);
 }
 
 int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                       const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
-                      int symmetric, int activation, int residual, const float* layer_scale) {
+                      int symmetric, float input_scale, int32_t input_zero_point, int activation, int residual,
+                      const float* layer_scale) {
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(n, k) || m < 0 || (m > 1 && (ldx < k || ldy < n))) return CLIPQ_BAD_SIZE;
     if (activation < 0 || activation >= CLIPQ_ACTIVATIONS || (activation && residual)) return CLIPQ_BAD_SIZE;
+    const Grid grid(symmetric != 0, input_scale, input_zero_point);
+    if (!grid.valid()) return CLIPQ_BAD_SIZE;
     if (m == 0) return CLIPQ_OK;
     Scratch scratch(rows_size(*kernel, m, k));
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
     const Rows rows = take_rows(scratch, *kernel, m, k);
     const Linear job = {rows, packed, weight_scale, bias, y, ldy, n, k, activation, residual != 0, layer_scale};
     with_team(worth_threads(threads, m * n * k), is_lasting(m * n * k), [&](Team& team) {
-        quantize(team, *kernel, plain_rows(x, ldx, k), symmetric != 0, rows, m);
+        quantize(team, *kernel, plain_rows(x, ldx, k), grid, rows, m);
         multiply(team, *kernel, job, m);
     });
     return CLIPQ_OK;

@@ -77,16 +77,16 @@ class Run {
         const int64_t d = block.width, rows = keeps ? group_.kept : rows_;
         float* x = keeps ? y_ : x_;
         const Source before = normalized(block, x_, block.ln_1_weight, block.ln_1_bias, block.eps_1);
-        quantize(team, kernel_, before, block.symmetric, b_.rows, rows_);
+        quantize(team, kernel_, before, grid_of(block, block.qkv), b_.rows, rows_);
         multiply(team, kernel_, job(block, block.qkv, b_.rows, b_.wide), rows_, keeps ? d : 0, 3 * d);
         if (keeps) {
             each_row(team, rows, [&](int64_t i) { copy_row(x + i * d, x_ + kept_row(i) * d, d); });
             quantize(team, kernel_, normalized(block, x, block.ln_1_weight, block.ln_1_bias, block.eps_1),
-                     block.symmetric, b_.kept_rows, rows);
+                     grid_of(block, block.qkv), b_.kept_rows, rows);
             multiply(team, kernel_, job(block, block.qkv, b_.kept_rows, b_.q), rows, 0, d);
         }
         attention(team, block, keeps);
-        quantize(team, kernel_, plain_rows(b_.mixed, d, d), block.symmetric, b_.rows, rows);
+        quantize(team, kernel_, plain_rows(b_.mixed, d, d), grid_of(block, block.out_proj), b_.rows, rows);
         multiply(team, kernel_, residual(block, block.out_proj, x, block.ls_1), rows);
         mlp(team, block, x, rows);
     }
@@ -105,12 +105,12 @@ class Run {
 
     void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {
         const int64_t h = block.hidden;
-        quantize(team, kernel_, normalized(block, x, block.ln_2_weight, block.ln_2_bias, block.eps_2), block.symmetric,
-                 b_.rows, rows);
+        quantize(team, kernel_, normalized(block, x, block.ln_2_weight, block.ln_2_bias, block.eps_2),
+                 grid_of(block, block.fc1), b_.rows, rows);
         Linear inner = job(block, block.fc1, b_.rows, b_.wide);
         inner.activation = block.activation;
         multiply(team, kernel_, inner, rows);
-        quantize(team, kernel_, plain_rows(b_.wide, h, h), block.symmetric, b_.rows, rows);
+        quantize(team, kernel_, plain_rows(b_.wide, h, h), grid_of(block, block.fc2), b_.rows, rows);
         multiply(team, kernel_, residual(block, block.fc2, x, block.ls_2), rows);
     }
 

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define CLIPQ_ABI_VERSION 2
+#define CLIPQ_ABI_VERSION 3
 #define CLIPQ_API __attribute__((visibility("default")))
 
 enum clipq_path {
@@ -55,29 +55,34 @@ CLIPQ_API size_t clipq_packed_size(int path, int64_t n, int64_t k);
 // Packs the row-major int8 weight [n, k] (any value, -128 too) and the sum of each row. `out` is best 64-byte aligned.
 CLIPQ_API int clipq_pack(int path, const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
 
-// Per-row dynamic quantization as clipq/arithmetic/functional.py defines it. x: [m, k], rows ldx apart; q: [m, k] contiguous;
+// How rows are quantized, in every call below: with `input_scale` 0 each by its own range; else all with this scale
+// (positive, finite) and `input_zero_point` (of an int8, 0 if symmetric), so that what lies outside saturates.
+
+// Quantization of rows as clipq/arithmetic/functional.py defines it. x: [m, k], rows ldx apart; q: [m, k] contiguous;
 // scale, zero_point: [m]. A row with a NaN or an infinity gets scale NaN, zero point 0 and q 0.
 CLIPQ_API int clipq_quantize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
-                                  int symmetric, int8_t* q, float* scale, int32_t* zero_point);
+                                  int symmetric, float input_scale, int32_t input_zero_point, int8_t* q, float* scale,
+                                  int32_t* zero_point);
 
 // y = dequantized(quantized(x) @ weight.T) + bias: [m, n], rows ldy apart; only those m x n floats are written.
 // Accumulated exactly in int32; then ((acc * weight_scale) * x_scale) + bias, each step rounded to fp32 (no fused
 // multiply-add), so that every path gives the same bits. `bias` may be NULL. A row with a NaN or infinity gives NaNs.
 CLIPQ_API int clipq_linear(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                            const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n, int64_t k,
-                           int symmetric);
+                           int symmetric, float input_scale, int32_t input_zero_point);
 
 // The steps of a transformer block, one by one. All floats are float32; rows are contiguous unless a stride says else.
 
 // clipq_quantize_rows of the LayerNorm of each row: (x - mean) / sqrt(variance + eps) * weight + bias.
 CLIPQ_API int clipq_normalize_rows(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
-                                   const float* weight, const float* bias, float eps, int symmetric, int8_t* q,
-                                   float* scale, int32_t* zero_point);
+                                   const float* weight, const float* bias, float eps, int symmetric, float input_scale,
+                                   int32_t input_zero_point, int8_t* q, float* scale, int32_t* zero_point);
 
 // clipq_linear, then `activation`; or, with `residual` and no activation, y += layer_scale * linear (NULL: 1).
 CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_t m, const uint8_t* packed,
                                 const float* weight_scale, const float* bias, float* y, int64_t ldy, int64_t n,
-                                int64_t k, int symmetric, int activation, int residual, const float* layer_scale);
+                                int64_t k, int symmetric, float input_scale, int32_t input_zero_point, int activation,
+                                int residual, const float* layer_scale);
 
 // softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0, no sequence
 // is empty). qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].
@@ -94,6 +99,8 @@ typedef struct clipq_matrix {
     const int8_t* weight;  // [n, k]
     const float* scale;    // [n]
     const float* bias;     // [n] or NULL
+    float input_scale;     // as said above, for the rows that it multiplies
+    int32_t input_zero_point;
 } clipq_matrix;
 
 typedef struct clipq_block {

@@ -56,17 +56,17 @@ struct Gemm {
         return bytes % 2048 == 0 ? bytes + 64 : bytes;
     }
 
-    static void quantize(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end) {
+    static void quantize(const Source& source, const Grid& grid, const Rows& out, int64_t begin, int64_t end) {
         const int64_t k = source.k;
         for (int64_t i = begin; i < end; i++)
-            Quantizer<Isa, Act, Isa::OFFSET>::row(source, i, symmetric, row_of(out, k, i), round_up(k, GROUP),
+            Quantizer<Isa, Act, Isa::OFFSET>::row(source, i, grid, row_of(out, k, i), round_up(k, GROUP),
                                                   out.scale + i, out.zero_point + i);
     }
 
-    static void quantize_int8(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end) {
+    static void quantize_int8(const Source& source, const Grid& grid, const Rows& out, int64_t begin, int64_t end) {
         const int64_t k = source.k;
         for (int64_t i = begin; i < end; i++)
-            Quantizer<Isa, int8_t, 0>::row(source, i, symmetric, static_cast<int8_t*>(out.acts) + i * k, k,
+            Quantizer<Isa, int8_t, 0>::row(source, i, grid, static_cast<int8_t*>(out.acts) + i * k, k,
                                            out.scale + i, out.zero_point + i);
     }
 

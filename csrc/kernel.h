@@ -17,6 +17,22 @@ struct Rows {
     int32_t* zero_point;  // [m]
 };
 
+// How rows become int8: each by its own range, or all by the `scale` and `zero_point` given.
+struct Grid {
+    bool symmetric;
+    float scale;  // 0: each by its own
+    int32_t zero_point;
+
+    Grid(bool symmetric_, float scale_ = 0.0f, int32_t zero_point_ = 0)
+        : symmetric(symmetric_), scale(scale_), zero_point(zero_point_) {}
+
+    bool valid() const {
+        if (scale == 0.0f) return true;
+        const bool fits = symmetric ? zero_point == 0 : zero_point >= -128 && zero_point <= 127;
+        return scale > 0.0f && scale <= 3.402823466e38f && fits;
+    }
+};
+
 // Rows of floats to quantize: x itself, or its LayerNorm where `eps` is not negative.
 struct Source {
     const float* x;
@@ -53,9 +69,9 @@ struct Kernel {
     void (*pack)(const int8_t* weight, int64_t n, int64_t k, uint8_t* out);
     int64_t (*row_stride)(int64_t k);
     // Rows [begin, end) of the source.
-    void (*quantize)(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end);
+    void (*quantize)(const Source& source, const Grid& grid, const Rows& out, int64_t begin, int64_t end);
     // The same, with acts an int8 [m, k].
-    void (*quantize_int8)(const Source& source, bool symmetric, const Rows& out, int64_t begin, int64_t end);
+    void (*quantize_int8)(const Source& source, const Grid& grid, const Rows& out, int64_t begin, int64_t end);
     // Rows [row, row_end) times panels [panel, panel_end).
     void (*multiply)(const Linear& job, int64_t row, int64_t row_end, int64_t panel, int64_t panel_end);
     // Floats of scratch memory that attend needs.

@@ -5,11 +5,13 @@
 
 namespace clipq {
 
-constexpr uint32_t MAGIC = 0x71504C43;  // changes with the layout
+constexpr uint32_t MAGIC = 0x71504C44;  // changes with the layout
 
 struct PackedMatrix {
     int64_t packed, scale, bias;  // where in the block, in bytes; bias 0: none
     int64_t n, k;
+    float input_scale;  // of the rows that it multiplies; 0: each row by its own range
+    int32_t input_zero_point;
 };
 
 // What a packed block begins with. Everything else follows, 64-byte aligned.
@@ -24,6 +26,10 @@ struct PackedBlock {
 
 inline const float* floats(const PackedBlock& block, int64_t at) {
     return at ? reinterpret_cast<const float*>(reinterpret_cast<const char*>(&block) + at) : nullptr;
+}
+
+inline Grid grid_of(const PackedBlock& block, const PackedMatrix& matrix) {
+    return {block.symmetric != 0, matrix.input_scale, matrix.input_zero_point};
 }
 
 }  // namespace clipq

@@ -57,7 +57,7 @@ class Packer {
         const int64_t at = take(static_cast<int64_t>(kernel_.packed_size(n, k)));
         if (out_) kernel_.pack(from.weight, n, k, out_ + at);
         const int64_t scale = vector(from.scale, n);
-        return {at, scale, vector(from.bias, n), n, k};
+        return {at, scale, vector(from.bias, n), n, k, from.input_scale, from.input_zero_point};
     }
 
     const Kernel& kernel_;
@@ -65,11 +65,16 @@ class Packer {
     int64_t used_;
 };
 
+bool quantizes(const clipq_block& block, const clipq_matrix& matrix) {
+    return Grid(block.symmetric != 0, matrix.input_scale, matrix.input_zero_point).valid();
+}
+
 bool can_pack(const clipq_block& block) {
     const int64_t d = block.width, h = block.hidden;
     return d >= 1 && h >= 1 && d <= CLIPQ_MAX_K && h <= CLIPQ_MAX_K && block.heads >= 1 && d % block.heads == 0 &&
            block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && block.eps_1 >= 0 && block.eps_2 >= 0 &&
-           block.ln_1_weight && block.ln_1_bias && block.ln_2_weight && block.ln_2_bias;
+           block.ln_1_weight && block.ln_1_bias && block.ln_2_weight && block.ln_2_bias && quantizes(block, block.qkv) &&
+           quantizes(block, block.out_proj) && quantizes(block, block.fc1) && quantizes(block, block.fc2);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Per-row dynamic quantization. The definition is clipq/arithmetic/functional.py; the order and kind of each rounding here is the
+// Quantization of rows, by their own range or a given one. The definition is clipq/arithmetic/functional.py; the order and kind of each rounding here is the
 // same. Written with the compilers' vector extensions (GCC and Clang), which work at any width on any processor.
 //
 // Everything sits in an unnamed namespace, and nothing from std:: with code in it is used: this header is compiled once
@@ -112,11 +112,20 @@ struct Quantizer {
         Floats scale, reciprocal;
         Ints shift, low, high;
         bool divides;
+        Floats least, most;
 
         Rounding(float s, int32_t zero_point, bool symmetric)
             : scale(splat<Isa>(s)), reciprocal(splat<Isa>(1.0f / s)), shift(Ints{} + (zero_point - ROUNDER_BITS)),
               low(Ints{} + (symmetric ? -127 : -128)), high(Ints{} + 127),
-              divides(!Isa::FUSED || s < 1e-30f) {}  // there, the remainder below would underflow
+              divides(!Isa::FUSED || s < 1e-30f || s > 1e37f),  // the remainder below, the reciprocal would underflow
+              least(splat<Isa>(s * static_cast<float>((symmetric ? -128 : -129) - zero_point))),
+              most(splat<Isa>(s * static_cast<float>(128 - zero_point))) {}
+
+        // Where a step beyond the range begins, and more would not fit the rounding; NaN stays.
+        Floats within(Floats x) const {
+            x = x < least ? least : x;
+            return x > most ? most : x;
+        }
 
         // x / s, rounded once: where the processor multiplies and adds in one rounding, from the reciprocal and a
         // correction (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990),
@@ -143,33 +152,59 @@ struct Quantizer {
         }
     };
 
-    // Quantizes a row into k elements of `out` and fills the rest of `width` with zeros.
-    template <class Row>
-    static void row(const Row& row, bool symmetric, Act* out, int64_t width, float* scale, int32_t* zero_point) {
+    // Rounds k values into `out`; of a GIVEN range, which the values may leave, whether all were finite.
+    template <bool GIVEN, class Row>
+    static bool round_all(const Row& row, const Rounding& rounded, Act* out) {
         const int64_t k = row.k;
-        const float s = *scale = choose(range_of(row), symmetric, zero_point);
-        memset(out + k, 0, sizeof(Act) * static_cast<size_t>(width - k));
-        if (s != s) {
-            memset(out, 0, sizeof(Act) * static_cast<size_t>(k));
-            return;
-        }
-        const Rounding rounded(s, *zero_point, symmetric);
+        Ints odd = {};
+        const auto taken = [&](Floats x) {
+            if constexpr (GIVEN) {
+                const Floats nothing = x - x;  // NaN of a NaN and of an infinity
+                odd |= nothing != nothing;
+                x = rounded.within(x);
+            }
+            return rounded(x);
+        };
         int64_t i = 0;
         for (; i + LANES <= k; i += LANES) {
-            const Narrow q = rounded(row.whole(i));
+            const Narrow q = taken(row.whole(i));
             memcpy(out + i, &q, sizeof q);
         }
-        if (i == k) return;
-        const Narrow q = rounded(row.tail(i));
-        memcpy(out + i, &q, sizeof(Act) * static_cast<size_t>(k - i));
+        if (i < k) {
+            const Narrow q = taken(row.tail(i));
+            memcpy(out + i, &q, sizeof(Act) * static_cast<size_t>(k - i));
+        }
+        int32_t any = 0;
+        for (int l = 0; GIVEN && l < LANES; l++) any |= odd[l];
+        return any == 0;
     }
 
-    static void row(const Source& source, int64_t i, bool symmetric, Act* out, int64_t width, float* scale,
+    // Quantizes a row into k elements of `out` and fills the rest of `width` with zeros.
+    template <class Row>
+    static void row(const Row& row, const Grid& grid, Act* out, int64_t width, float* scale, int32_t* zero_point) {
+        memset(out + row.k, 0, sizeof(Act) * static_cast<size_t>(width - row.k));
+        if (grid.scale == 0.0f) {
+            const float s = *scale = choose(range_of(row), grid.symmetric, zero_point);
+            if (s == s) {
+                round_all<false>(row, Rounding(s, *zero_point, grid.symmetric), out);
+                return;
+            }
+        } else {
+            *scale = grid.scale;
+            *zero_point = grid.zero_point;
+            if (round_all<true>(row, Rounding(grid.scale, grid.zero_point, grid.symmetric), out)) return;
+            *scale = __builtin_nanf("");
+            *zero_point = 0;
+        }
+        memset(out, 0, sizeof(Act) * static_cast<size_t>(row.k));
+    }
+
+    static void row(const Source& source, int64_t i, const Grid& grid, Act* out, int64_t width, float* scale,
                     int32_t* zero_point) {
         if (source.eps >= 0)
-            row(NormalizedRow<Isa>(source, i), symmetric, out, width, scale, zero_point);
+            row(NormalizedRow<Isa>(source, i), grid, out, width, scale, zero_point);
         else
-            row(PlainRow<Isa>{source.x + i * source.ldx, source.k}, symmetric, out, width, scale, zero_point);
+            row(PlainRow<Isa>{source.x + i * source.ldx, source.k}, grid, out, width, scale, zero_point);
     }
 };
 

@@ -39,12 +39,12 @@ int worth_threads(int threads, int64_t products) {
 
 bool is_lasting(int64_t products) { return products >= LASTING_PRODUCTS; }
 
-void quantize(Team& team, const Kernel& kernel, const Source& source, bool symmetric, const Rows& out, int64_t m,
+void quantize(Team& team, const Kernel& kernel, const Source& source, const Grid& grid, const Rows& out, int64_t m,
               bool as_int8) {
     const int64_t chunk = at_least(TASK_VALUES / source.k, 1);
     const auto rows = as_int8 ? kernel.quantize_int8 : kernel.quantize;
     team.each((m + chunk - 1) / chunk, [&](int64_t task) {
-        rows(source, symmetric, out, task * chunk, at_most((task + 1) * chunk, m));
+        rows(source, grid, out, task * chunk, at_most((task + 1) * chunk, m));
     });
 }
 

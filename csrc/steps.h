@@ -49,7 +49,7 @@ Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k);
 int worth_threads(int threads, int64_t products);
 bool is_lasting(int64_t products);
 
-void quantize(Team& team, const Kernel& kernel, const Source& source, bool symmetric, const Rows& out, int64_t m,
+void quantize(Team& team, const Kernel& kernel, const Source& source, const Grid& grid, const Rows& out, int64_t m,
               bool as_int8 = false);
 
 // Output channels [begin, end) at least; whole panels are computed.

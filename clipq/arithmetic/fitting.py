@@ -32,7 +32,7 @@ def fit_qparams(weight: Tensor, spec: QuantSpec, importance: Tensor | None = Non
     best = _Best(values, weights, spec)
     low, high = torch.aminmax(values, dim=-1, keepdim=True)
     for share in _SHARES:
-        best.offer(*functional.qparams_of_range(low * share, high * share, spec))
+        best.offer(*functional.qparams_of(low * share, high * share, spec))
     for _ in range(_TURNS):
         best.offer(*_least_squares(values, weights, best, spec))
     return best.scale, best.zero_point

@@ -46,12 +46,11 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     if values.numel() == 0:
         ones = torch.ones(*values.shape[:-1], 1, device=x.device)
         return ones, torch.zeros_like(ones)
-    low, high = torch.aminmax(values, dim=-1, keepdim=True)
-    return qparams_of_range(low, high, spec)
+    return qparams_of(*torch.aminmax(values, dim=-1, keepdim=True), spec)
 
 
-def qparams_of_range(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Scale and zero point, as `choose_qparams`, of groups whose values reach from `low` to `high`."""
+def qparams_of(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, as `choose_qparams`, of values between `low` and `high` (float32, of one shape)."""
     if spec.codebook:
         scale = torch.maximum(-low, high)
     elif spec.symmetric:
@@ -126,6 +125,17 @@ def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) ->
     if spec.codebook:
         return (codebooks.nf4().to(q.device)[grouped(q, spec).int()] * scale).reshape(q.shape)
     return ((grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
+
+
+def static_qparams(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scale and zero point [..., 1] of each row of `x` [..., n] by one range that was measured before.
+
+    What lies outside of it saturates; but a row with a non-finite value gets scale NaN and zero point 0, as one whose
+    range is measured does. `scale`: float32 [1]; `zero_point`: whole numbers [1], or None for 0.
+    """
+    finite = torch.isfinite(x.detach()).all(-1, keepdim=True)
+    scales = torch.where(finite, scale, torch.nan)
+    return scales, torch.zeros_like(scales) if zero_point is None else torch.where(finite, zero_point.float(), 0.0)
 
 
 def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:

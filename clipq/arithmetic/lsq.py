@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import functional
-from .functional import _grouped as grouped
+from .functional import grouped
 from .specs import QuantSpec
 
 _SHARES = 41  # step sizes tried by `closest_step`

@@ -27,6 +27,14 @@ PRECISIONS: Mapping[str, Scheme] = {
         "int8-best", activations=QuantSpec(symmetric=False, granularity="token"), steps=("turn-values", "gptq")
     ),
     "int8-symmetric": Scheme("int8-symmetric", activations=QuantSpec(granularity="token")),
+    "int8-static": Scheme(
+        "int8-static",
+        activations=QuantSpec(symmetric=False, granularity="tensor", dynamic=False),
+        steps=("turn-values", "observe-fisher"),
+    ),
+    "int8-static-minmax": Scheme(
+        "int8-static-minmax", activations=QuantSpec(granularity="tensor", dynamic=False), steps=("observe-minmax",)
+    ),
     "int8-weight-only": Scheme("int8-weight-only"),
     **LOW_BITS,
 }

@@ -19,7 +19,8 @@ class Scheme:
     """How a tower is quantized.
 
     `weights` None means a float tower in the precision `fallback`. `activations` None with quantized weights means
-    weight-only (W8A16, W4A16). Activations are quantized dynamically: their range is measured at run time.
+    weight-only (W8A16, W4A16). Activations are quantized dynamically (their range is measured at run time) or, with
+    `dynamic=False`, statically: a step such as "observe-fisher" measures it once, on calibration data.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
@@ -46,6 +47,8 @@ class Scheme:
             raise SchemeError('weights have channels, not tokens: use granularity="channel" for them.')
         if self.activations is not None and self.activations.is_packed:
             raise SchemeError(f"activations of {self.activations.bits} bits are not supported; use 8, or None (float).")
+        if self.weights is not None and not self.weights.dynamic:
+            raise SchemeError("weights are there before any input is: dynamic is for activations; leave it out here.")
         if self.activations is not None and self.activations.granularity not in ("tensor", "token"):
             raise SchemeError(
                 f"activations with granularity={self.activations.granularity!r} are not supported; "

@@ -17,7 +17,7 @@ GROUP_SIZE_FALLBACKS = ("error", "keep", "adjust")
 MIN_GROUP = 16
 """The smallest group that "adjust" chooses: below it, scales take over a bit for each weight."""
 
-_LATER = ("float_zero_point", "codebook", "group_size_fallback")  # fields that older versions do not know
+_LATER = ("dynamic", "float_zero_point", "codebook", "group_size_fallback")  # fields that older versions do not know
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class QuantSpec:
     `group_size_fallback`: for a width that the group size does not divide, as OpenVINO has it: "error"; "keep": that
     weight becomes int8, one scale a channel; "adjust": the largest divisor of the width that is no larger than the
     group size, and "keep" where that is below `MIN_GROUP`.
+    `dynamic`, of activations: whether their range is measured at run time. A static one was measured on calibration
+    data and is the same for all rows, so that `granularity` is "tensor".
     """
 
     symmetric: bool = True
@@ -45,6 +47,7 @@ class QuantSpec:
     float_zero_point: bool = False
     codebook: str | None = None
     group_size_fallback: str = "error"
+    dynamic: bool = True
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -53,6 +56,13 @@ class QuantSpec:
             raise SchemeError(f"bits={self.bits!r} is not supported; give one of {', '.join(map(str, BITS))}.")
         if not isinstance(self.symmetric, bool):
             raise SchemeError(f"symmetric={self.symmetric!r} is not allowed; give True or False.")
+        if not isinstance(self.dynamic, bool):
+            raise SchemeError(f"dynamic={self.dynamic!r} is not allowed; give True or False.")
+        if not self.dynamic and self.granularity != "tensor":
+            raise SchemeError(
+                f'dynamic=False with granularity={self.granularity!r} is not supported; use granularity="tensor": '
+                "a range that was measured before is the same for all rows."
+            )
         if self.float_zero_point is not False and (self.float_zero_point is not True or not self._may_be_real()):
             raise SchemeError(
                 f"float_zero_point={self.float_zero_point!r} is not allowed here; it is for asymmetric integers of "

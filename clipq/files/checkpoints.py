@@ -247,6 +247,8 @@ def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) ->
     for name, slot in slots(module).items():
         if slot.is_extra and not tensors[name].isfinite().all():
             raise CheckpointError(f"{header.path}: tensor {name!r} has scales or zero points that are not finite.")
+        if slot.attribute == "input_scale" and not (tensors[name] > 0).all():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has a scale that is not positive.")
         slot.assign(tensors[name])
 
 

@@ -148,7 +148,7 @@ def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
     return {
         "targets": targets,
         "weights": _arguments(scheme.weights, dynamic=False),
-        "input_activations": _arguments(scheme.activations, dynamic=True) if scheme.activations else None,
+        "input_activations": _arguments(scheme.activations, scheme.activations.dynamic) if scheme.activations else None,
     }
 
 

@@ -15,8 +15,9 @@ class NativeLinear:
     name = "native"
 
     def __init__(self, weights: LinearWeights, path: str | None = None):
-        symmetric = weights.activations.symmetric
-        self._packed = native.PackedLinear(weights.integers, weights.row_scale(), weights.bias, symmetric, path)
+        symmetric, static = weights.activations.symmetric, weights.static_range()
+        parts = weights.integers, weights.row_scale(), weights.bias
+        self._packed = native.PackedLinear(*parts, symmetric, path, static)
 
     @staticmethod
     def obstacle(device: torch.device) -> str | None:
@@ -26,8 +27,8 @@ class NativeLinear:
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
-        per_token = weights.activations is not None and weights.activations.granularity == "token"
-        return weights.row_scaled and per_token and weights.shape[1] <= library.MAX_INPUTS
+        by_rows = weights.static or (weights.activations is not None and weights.activations.granularity == "token")
+        return weights.row_scaled and by_rows and weights.shape[1] <= library.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

@@ -25,7 +25,7 @@ class IntMMLinear:
     name = "int_mm"
 
     def __init__(self, weights: LinearWeights):
-        self.activations = weights.activations
+        self.weights = weights
         self.qweight = weights.integers
         self.scale = weights.row_scale()
         # The zero point is the same for a whole row of x, so its product with the weights is one sum per channel.
@@ -46,9 +46,9 @@ class IntMMLinear:
     def __call__(self, x: Tensor) -> Tensor:
         refuse_gradient(x)
         rows = x.reshape(-1, x.shape[-1])
-        scale, zero_point = functional.choose_qparams(rows, self.activations)
-        product = self._product(functional.quantize(rows, scale, zero_point, self.activations))
-        if not self.activations.symmetric:
+        scale, zero_point, spec = self.weights.input_qparams(rows)
+        product = self._product(functional.quantize(rows, scale, zero_point, spec))
+        if not spec.symmetric:
             product = product - zero_point.int() * self.sums
         y = product * self.scale * scale
         if self.bias is not None:

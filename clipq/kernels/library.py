@@ -16,21 +16,22 @@ PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
 """Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
 
 _LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
-_ABI = 2
+_ABI = 3
 MAX_INPUTS = 65793
 """The longest row whose sum of products of 8-bit numbers fits int32."""
 BAD_SIZE = 2
 """The status of a call with a size or an index out of range."""
-_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+_INT, _LONG, _FLOAT, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_GRID = [_INT, _FLOAT, _INT]  # symmetric, input_scale, input_zero_point
 _SIGNATURES = {
     "clipq_path": (_INT, []),
     "clipq_supports": (_INT, [_INT]),
     "clipq_packed_size": (ctypes.c_size_t, [_INT, _LONG, _LONG]),
     "clipq_pack": (_INT, [_INT, _POINTER, _LONG, _LONG, _POINTER]),
-    "clipq_quantize_rows": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER]),
+    "clipq_quantize_rows": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, *_GRID, _POINTER, _POINTER, _POINTER]),
     "clipq_linear": (
         _INT,
-        [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, _INT],
+        [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, *_GRID],
     ),
     "clipq_gather_rows": (_INT, [_INT, _INT, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),

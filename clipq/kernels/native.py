@@ -14,7 +14,7 @@ class PackedLinear:
 
     `qweight`: int8 [out, in]; `weight_scale`: float [out] or [out, 1]; `bias`: float [out] or None. `symmetric` chooses
     between [-127, 127] and [-128, 127] with a zero point for the activations; both are defined in
-    `clipq.arithmetic.functional`.
+    `clipq.arithmetic.functional`. `static`: scale and zero point for all rows; scale 0: each row has its own.
     `path` forces one of `supported_paths()`. Sums are exact int32; scales and bias are applied in float32,
     with the same bits on every path and for every number of threads. A row with a NaN or an infinity becomes all NaN.
     Raises `UnknownNameError` for a path that cannot run here, `QuantizationError` for tensors that do not fit together.
@@ -27,10 +27,11 @@ class PackedLinear:
         bias: Tensor | None = None,
         symmetric: bool = False,
         path: str | None = None,
+        static: tuple[float, int] = (0.0, 0),
     ):
         library = load()
         self.path = resolved(path)
-        self.symmetric = symmetric
+        self.symmetric, self.static = symmetric, static
         self.out_features, self.in_features = _shape_of(qweight)
         self.scale = _per_channel("weight_scale", weight_scale, self.out_features)
         self.bias = None if bias is None else _per_channel("bias", bias, self.out_features)
@@ -48,13 +49,22 @@ class PackedLinear:
         """[..., in] of any float dtype to [..., out] of the same; computed in float32."""
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise _unfit(x, self.in_features)
-        return linear(x, self.packed, self.scale, self.bias, self.symmetric, self.index)
+        return linear(x, self.packed, self.scale, self.bias, self.symmetric, self.index, *self.static)
 
     def __repr__(self) -> str:
         return f"PackedLinear({self.in_features}, {self.out_features}, path={self.path!r})"
 
 
-def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+def linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    symmetric: bool,
+    path: int,
+    input_scale: float = 0.0,
+    input_zero_point: int = 0,
+) -> Tensor:
     """What `PackedLinear` computes, from its parts; `path`: an index into `PATHS`."""
     out_features = scale.shape[0]
     in_features = x.shape[-1] if x.ndim else 0
@@ -77,23 +87,29 @@ def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmet
         out_features,
         in_features,
         symmetric,
+        input_scale,
+        input_zero_point,
     )
     check(status)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
-def quantize_rows(x: Tensor, symmetric: bool = False, path: str | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_rows(
+    x: Tensor, symmetric: bool = False, path: str | None = None, static: tuple[float, int] = (0.0, 0)
+) -> tuple[Tensor, Tensor, Tensor]:
     """Quantize each row of `x` [..., n]: int8 of x's shape, float32 scale and int32 zero point, both [..., 1].
 
-    The same numbers as `functional.choose_qparams` and `functional.quantize` give; a row with a NaN or an infinity gets
-    scale NaN, zero point 0 and q 0. Raises as `PackedLinear` does.
+    The same numbers as `functional.choose_qparams` (`functional.static_qparams` with a `static` scale and zero point)
+    and `functional.quantize` give; a row with a NaN or an infinity gets scale NaN, zero point 0 and q 0. Raises as
+    `PackedLinear` does.
     """
     rows = _rows(x, x.shape[-1] if x.ndim else 0)
     m, k = rows.shape
     q, scale, zero_point = torch.empty(m, k, dtype=torch.int8), torch.empty(m), torch.empty(m, dtype=torch.int32)
     outputs = (q.data_ptr(), scale.data_ptr(), zero_point.data_ptr())
     threads, index = torch.get_num_threads(), PATHS.index(resolved(path))
-    status = load().clipq_quantize_rows(index, threads, rows.data_ptr(), rows.stride(0), m, k, symmetric, *outputs)
+    given = (rows.data_ptr(), rows.stride(0), m, k, symmetric, *static)
+    status = load().clipq_quantize_rows(index, threads, *given, *outputs)
     check(status)
     row_shape = (*x.shape[:-1], 1)
     return q.reshape(x.shape), scale.reshape(row_shape), zero_point.reshape(row_shape)

@@ -1,6 +1,6 @@
 """The native kernels as `torch.library` ops, so that `torch.compile` and `torch.export` see through them.
 
-    clipq::linear(x, packed, scale, bias, symmetric, path) -> [..., out]
+    clipq::linear(x, packed, scale, bias, symmetric, path, input_scale, input_zero_point) -> [..., out]
     clipq::blocks(x, offsets, blocks, causal, keep) -> [rows or kept, width]
 
 Eager calls go around the dispatcher, which costs some 10 us a call. None of them has a gradient.
@@ -47,8 +47,19 @@ def refuse_tracing() -> None:
 
 
 @custom_op("clipq::linear", mutates_args=(), device_types="cpu")
-def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+def linear(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    symmetric: bool,
+    path: int,
+    input_scale: float = 0.0,
+    input_zero_point: int = 0,
+) -> Tensor:
     """`PackedLinear` with its parts as arguments: `packed` uint8, `scale` and `bias` float32 [out].
+
+    `input_scale`, `input_zero_point`: those of static activations; 0: each row is quantized by its own range.
 
     Raises `QuantizationError` for arguments that do not fit together.
     """
@@ -57,11 +68,11 @@ def linear(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmet
     for name, values in (("scale", scale), ("bias", scale if bias is None else bias)):
         _require_plain(name, values, torch.float32)
         _require(values.shape == scale.shape, name, values, f"as long as scale, {scale.shape[0]}")
-    return native.linear(x, packed, scale, bias, symmetric, path)
+    return native.linear(x, packed, scale, bias, symmetric, path, input_scale, input_zero_point)
 
 
 @linear.register_fake
-def _(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None, symmetric: bool, path: int) -> Tensor:
+def _(x: Tensor, packed: Tensor, scale: Tensor, *settings: object) -> Tensor:
     return x.new_empty(*x.shape[:-1], scale.shape[0])
 
 
@@ -69,7 +80,7 @@ def call_linear(packed: native.PackedLinear, x: Tensor) -> Tensor:
     """`packed(x)` through the op, which cannot tell by the packed bytes how many features a row should have."""
     if x.shape[-1] != packed.in_features:
         raise QuantizationError(f"an input of {x.shape[-1]} features does not fit a linear of {packed.in_features}.")
-    return linear(x, packed.packed, packed.scale, packed.bias, packed.symmetric, packed.index)
+    return linear(x, packed.packed, packed.scale, packed.bias, packed.symmetric, packed.index, *packed.static)
 
 
 @custom_op("clipq::blocks", mutates_args=(), device_types="cpu")

@@ -34,7 +34,8 @@ class ReferenceLinear(_PlainTorch):
     def __call__(self, x: Tensor) -> Tensor:
         refuse_gradient(x)
         bias = self.weights.bias
-        rows = functional.fake_quantize(x, self.weights.activations)
+        scale, zero_point, spec = self.weights.input_qparams(x)
+        rows = functional.dequantize(functional.quantize(x, scale, zero_point, spec), scale, zero_point, spec)
         y = F.linear(rows, self.weights.dequantized(), None if bias is None else bias.float())
         return y.to(x.dtype)
 

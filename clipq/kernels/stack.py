@@ -18,11 +18,16 @@ ACTIVATIONS = ("none", "gelu", "gelu_tanh", "quick_gelu")
 
 @dataclass(frozen=True)
 class Int8Matrix:
-    """int8 `weight` [out, in] with float32 `scale` [out] and `bias` [out] or None."""
+    """int8 `weight` [out, in] with float32 `scale` [out] and `bias` [out] or None.
+
+    `input_scale`, `input_zero_point`: by which its static inputs are quantized; 0: each row by its own range.
+    """
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None
+    input_scale: float = 0.0
+    input_zero_point: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class BlockWeights:
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "scale", "bias")]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
+        ("input_scale", ctypes.c_float),
+        ("input_zero_point", ctypes.c_int32),
+    ]
 
 
 class _Block(ctypes.Structure):
@@ -135,6 +144,8 @@ def _described(weights: BlockWeights, keep: list[Tensor]) -> _Block:
             pointer(one.weight, f"{name} weight", (n, k), torch.int8),
             pointer(one.scale, f"{name} scale", (n,), torch.float32),
             pointer(one.bias, f"{name} bias", (n,), torch.float32),
+            one.input_scale,
+            one.input_zero_point,
         )
 
     return _Block(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ class LinearWeights:
 
     `qweight`: int8 [out, in], or for fewer than 8 bits uint8 [out, bytes]: `inputs` values a row, packed as
     `arithmetic.packing` does.
+    `input_scale`, `input_zero_point` [1]: the range of static activations, the latter only if asymmetric.
     """
 
     qweight: Tensor
@@ -26,6 +27,8 @@ class LinearWeights:
     spec: QuantSpec
     activations: QuantSpec | None
     inputs: int | None = None
+    input_scale: Tensor | None = None
+    input_zero_point: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -43,6 +46,22 @@ class LinearWeights:
             return self.qweight
         values = packing.unpack(self.qweight, self.spec.bits, self.shape[1])
         return (values.to(torch.int8) + self.spec.qmin) if self.spec.qmin else values.to(torch.int8)
+    def static(self) -> bool:
+        """Whether the range of the activations was measured before."""
+        return self.activations is not None and not self.activations.dynamic
+
+    def static_range(self) -> tuple[float, int]:
+        """Scale and zero point of static activations; the scale is 0 where each row's own range is measured."""
+        if not self.static:
+            return 0.0, 0
+        return float(self.input_scale), 0 if self.input_zero_point is None else int(self.input_zero_point)
+
+    def input_qparams(self, x: Tensor) -> tuple[Tensor, Tensor, QuantSpec]:
+        """Scale and zero point for the activations `x` [..., in], and the spec by which they are applied to it."""
+        if not self.static:
+            return *functional.choose_qparams(x, self.activations), self.activations
+        each_row = replace(self.activations, granularity="token", dynamic=True)
+        return *functional.static_qparams(x, self.input_scale, self.input_zero_point), each_row
 
     @property
     def row_scaled(self) -> bool:

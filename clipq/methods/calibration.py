@@ -1,12 +1,15 @@
 """Calibration data: from what users have to batches of pixels or token ids, evenly chosen, the same ones every time.
 
 For the image tower: a folder of pictures, a list of pictures (paths, bytes, PIL images, arrays), preprocessed images
-[n, channels, height, width], or an iterable of batches of them, such as a DataLoader. For the text tower: strings, a
-text file with one text a line, or token ids [n, tokens]. Labels are not needed, and not read.
+[n, channels, height, width], an iterable of batches of them, such as a DataLoader, or a `datasets.Dataset` with a
+column of images. For the text tower: strings, a text file with one text a line, token ids [n, tokens], or a
+`datasets.Dataset` with a column of strings. Labels are not needed, and not read. Data of an evaluation is refused:
+see `held_out`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -21,9 +24,11 @@ from ..arithmetic.schemes import Scheme
 from ..errors import DataError, QuantizationError, unknown_name
 from ..hosts import find_host
 from ..inputs import borders, folders
+from ..inputs.datasets import dataset_pictures, dataset_texts, is_dataset
 from ..inputs.images import decode_upright, spread
 from ..inputs.preprocessing import build_preprocess
 from .defaults import default_pictures, default_texts
+from .held_out import refuse_held_out
 from .steps import is_calibrated
 
 Calibration = Any
@@ -41,10 +46,23 @@ def inputs_for(model: Any, schemes: Mapping[str, Scheme], calibration: Calibrati
     """
     towers = [tower for tower, scheme in schemes.items() if is_calibrated(scheme)]
     given = _by_tower(towers, calibration)
+    for source in given.values():
+        refuse_held_out(source)
     readers = {"image": _pixels, "text": _ids}
     device = next(getattr(model, "module", model).parameters()).device
     found = {tower: readers[tower](model, given.get(tower)) for tower in towers}
     return {tower: [batch.to(device) for batch in whole.split(_BATCH)] for tower, whole in found.items()}
+
+
+def account(inputs: Mapping[str, Sequence[Tensor]]) -> dict[str, dict[str, Any]]:
+    """What was calibrated on, for each tower: how many images or texts, and the sha256 of their tensors' bytes."""
+    found = {}
+    for tower, batches in inputs.items():
+        digest = hashlib.sha256(f"{batches[0].dtype} {list(batches[0].shape[1:])}".encode())
+        for batch in batches:
+            digest.update(batch.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        found[tower] = {"count": sum(map(len, batches)), "sha256": digest.hexdigest()}
+    return found
 
 
 def _by_tower(towers: Sequence[str], calibration: Calibration) -> Mapping[str, Any]:
@@ -74,17 +92,14 @@ def _pixels(model: Any, source: Any) -> Tensor:
         return _checked(model, source[spread(len(source), MOST_PICTURES)])
     if source is None:
         return _preprocessed(model, default_pictures())
+    if is_dataset(source):
+        return _preprocessed(model, dataset_pictures(source))
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        entries = folders.pictures(source).entries
-        return _preprocessed(model, _spread(entries))
+        return _preprocessed(model, folders.pictures(source).entries)
     if isinstance(source, Iterable) and not isinstance(source, (str, bytes, Sequence)):
         return _checked(model, _from_batches(source))
     found = borders.pictures(source)
-    return _pixels(model, found) if isinstance(found, Tensor) else _preprocessed(model, _spread(found))
-
-
-def _spread(items: Sequence[Any]) -> list[Any]:
-    return [items[place] for place in spread(len(items), MOST_PICTURES)]
+    return _pixels(model, found) if isinstance(found, Tensor) else _preprocessed(model, found)
 
 
 def _from_batches(batches: Iterable[Any]) -> Tensor:
@@ -118,16 +133,34 @@ def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
     if not pictures:
         raise DataError("the calibration data holds no picture; give at least one.")
     preprocess = getattr(model, "preprocess", None) or _preprocess_of(model)
-    return torch.stack([preprocess(opened(one)) for one in pictures])
+    pixels, unreadable = [], []
+    for place in spread(len(pictures), MOST_PICTURES):
+        try:
+            pixels.append(preprocess(opened(pictures[place])))
+        except (OSError, DataError) as error:
+            unreadable.append(f"{_name(pictures[place], place)} ({error})")
+    if unreadable:
+        raise DataError(
+            f"{len(unreadable)} of the calibration pictures cannot be read: {'; '.join(unreadable)}. "
+            "Leave them out, or mend them."
+        )
+    return torch.stack(pixels)
+
+
+def _is_entry(picture: Any) -> bool:
+    """Whether it is an entry of a folder or a table, which is read when it is wanted."""
+    return hasattr(picture, "read") and hasattr(picture, "key")
+
+
+def _name(picture: Any, place: int) -> str:
+    if _is_entry(picture):
+        return picture.key
+    return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else f"number {place}"
 
 
 def opened(picture: Any) -> Any:
-    if hasattr(picture, "read") and hasattr(picture, "key"):  # an entry of a folder
-        try:
-            return decode_upright(picture.read())
-        except (OSError, DataError) as error:
-            raise DataError(f"the calibration picture {picture.key} cannot be read: {error}") from error
-    return borders.open_picture(picture)
+    """The upright RGB image of an entry, or of whatever `borders.open_picture` opens."""
+    return decode_upright(picture.read()) if _is_entry(picture) else borders.open_picture(picture)
 
 
 def _preprocess_of(module: Any) -> Any:
@@ -149,6 +182,8 @@ def _ids(model: Any, source: Any) -> Tensor:
         return source[spread(len(source), MOST_TEXTS)].long()
     if source is None:
         texts = default_texts(MOST_TEXTS)
+    elif is_dataset(source):
+        texts = borders.strings(dataset_texts(source))
     elif isinstance(source, (str, os.PathLike)):
         texts = [line for line in lines_of(Path(source)) if line.strip()]
     else:

@@ -13,7 +13,7 @@ from ..arithmetic.schemes import Scheme
 from ..errors import ClipqWarning, QuantizationError
 from ..hosts import find_host, unwrapped
 from ..modules.layers import QuantizedModule
-from .calibration import Calibration, inputs_for
+from .calibration import Calibration, account, inputs_for
 from .choosing import choose_numbers
 from .coverage import Coverage, coverage
 from .finishing import finish
@@ -52,7 +52,7 @@ def quantize_module(
     """As `quantize`, for a host's module; `schemes`: of its towers; `inputs`: batches to calibrate on, by tower."""
     host = find_host(module)
     refuse_quantized(module)
-    recipe = Recipe(dict(schemes), plan(host, module, schemes))
+    recipe = Recipe(dict(schemes), plan(host, module, schemes), account(inputs or {}))
     originals = {name: module.get_submodule(name) for name in recipe.modules}
     replacements = {name: replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
     host.prepare(module)

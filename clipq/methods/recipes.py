@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +11,25 @@ from torch import nn
 
 from ..arithmetic.precisions import resolve
 from ..arithmetic.schemes import Scheme
+from ..errors import SchemeError
 from ..hosts import find_host
 from .dtypes import DTYPES, tower_dtype
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _RECIPE = "clipq_recipe"  # an attribute of the host's module, so that copies and pickles of it carry it along
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What was done to a model: a scheme per tower and, for each replaced module, the kind of its replacement."""
+    """What was done to a model: a scheme per tower and, for each replaced module, the kind of its replacement.
+
+    `calibration`: for each tower that was calibrated, how many inputs it was shown ("count") and the sha256 of their
+    tensors ("sha256").
+    """
 
     schemes: dict[str, Scheme]
     modules: dict[str, str] = field(default_factory=dict)
+    calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def precision(self) -> dict[str, str]:
@@ -32,11 +40,24 @@ class Recipe:
         return self.schemes[tower].at(name)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"towers": {k: s.to_dict() for k, s in self.schemes.items()}, "modules": dict(self.modules)}
+        shown = {"calibration": {k: dict(one) for k, one in self.calibration.items()}} if self.calibration else {}
+        return {"towers": {k: s.to_dict() for k, s in self.schemes.items()}, "modules": dict(self.modules), **shown}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        return cls({k: Scheme.from_dict(v) for k, v in values["towers"].items()}, dict(values["modules"]))
+        schemes = {k: Scheme.from_dict(v) for k, v in values["towers"].items()}
+        return cls(schemes, dict(values["modules"]), _calibration(values.get("calibration", {}), schemes))
+
+
+def _calibration(values: Any, schemes: Mapping[str, Scheme]) -> dict[str, dict[str, Any]]:
+    """Of a file. Raises `SchemeError` for anything but what `Recipe` says."""
+    right = isinstance(values, Mapping) and set(values) <= set(schemes)
+    for one in values.values() if right else ():
+        right = right and isinstance(one, Mapping) and set(one) == {"count", "sha256"}
+        right = right and type(one["count"]) is int and one["count"] > 0 and bool(_SHA256.fullmatch(str(one["sha256"])))
+    if not right:
+        raise SchemeError(f"no account of what a model was calibrated on: {values!r}.")
+    return {tower: dict(one) for tower, one in values.items()}
 
 
 def stated_recipe(module: nn.Module) -> Recipe | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,15 +18,18 @@ from ..towers.blocks import find_blocks
 from ..towers.finding import block_of
 from ..towers.transformer import Block
 
-See = Callable[["Floats", Tensor], None]
-"""Told of a linear and of the rows [n, in] that came to it."""
+See = Callable[..., None]
+"""Told of a linear, of the rows [n, in] that came to it and, if these are asked for, of their gradients."""
+
+
+_WITH_GRADIENTS = 8  # inputs
 
 
 class Floats:
     """A linear's float32 `weight` [out, in] and `bias`, which stand in for its integers until these are chosen.
 
     Steps put other tensors in their place and never write into them. `rounded`: int8 values, scale and zero point where
-    a step has chosen them; else `weight` is rounded to nearest.
+    a step has chosen them; else `weight` is rounded to nearest. `static`: scale and zero point [1] of its inputs.
     """
 
     def __init__(self, name: str, layer: QLinear, weight: Tensor, bias: Tensor | None):
@@ -34,11 +37,14 @@ class Floats:
         self.weight = weight.detach().flatten(1).float()
         self.bias = None if bias is None else bias.detach().float()
         self.rounded: tuple[Tensor, Tensor, Tensor] | None = None
+        self.static: tuple[Tensor, Tensor] | None = None
         self.see: See | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.see is not None:
-            self.see(self, x.detach().reshape(-1, x.shape[-1]).float())
+        if self.see is not None and torch.is_grad_enabled():
+            x = self._with_gradient(x)
+        elif self.see is not None:
+            self.see(self, _rows(x))
         return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,12 +59,36 @@ class Floats:
         q, scale, zero_point = self.integers()
         return functional.dequantize(q, scale.float(), zero_point.float(), self.layer.spec)
 
+    def _with_gradient(self, x: Tensor) -> Tensor:
+        """`x`, such that `see` is told of it once its gradient is known."""
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        see, rows = self.see, _rows(x)
+        x.register_hook(lambda gradient: see(self, rows, _rows(gradient)))
+        return x
+
+    @property
+    def is_static(self) -> bool:
+        """Whether its inputs are quantized by a range that a step has to find."""
+        return self.layer.activations is not None and not self.layer.activations.dynamic
+
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
         self.layer.set_integers(*self.integers())
+        if self.is_static:
+            self._settle_range()
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)
+
+    def _settle_range(self) -> None:
+        scale, zero_point = self.static
+        self.layer.input_scale = scale.to(self.layer.qweight.device)
+        if not self.layer.activations.symmetric:
+            self.layer.input_zero_point = zero_point.to(self.layer.qweight.device, torch.int8)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.detach().reshape(-1, x.shape[-1]).float()
 
 
 @dataclass(frozen=True)
@@ -96,14 +126,57 @@ class Work:
         """float32 [n, width] of all inputs, computed with the floats as they are now."""
         return torch.cat([self._encode(batch).float() for batch in self.inputs])
 
-    def observe(self, chosen: Sequence[Floats], see: See, inputs: Sequence[Tensor] | None = None) -> None:
-        """Run all inputs (or these), and show `see` the rows that come to each of the `chosen` linears."""
-        with _seen_by(chosen, see):
+    def observe(
+        self, chosen: Sequence[Floats], see: See, inputs: Sequence[Tensor] | None = None, *, every_row: bool = False
+    ) -> None:
+        """Run all inputs (or these), and show `see` the rows that come to each of the `chosen` linears.
+
+        `every_row`: also those of the last block that no embedding of an image is read from.
+        """
+        with _seen_by(chosen, see), self._whole() if every_row else nullcontext():
             for batch in self.inputs if inputs is None else inputs:
                 self._encode(batch)
 
+    def observe_gradients(self, chosen: Sequence[Floats], see: See) -> None:
+        """As `observe` of every row, and with gradients: of a random direction of each normalized embedding.
+
+        A few inputs at a time: all that lies between the layers is kept until the gradients are known.
+        """
+        generator = torch.Generator().manual_seed(0)
+        frozen = [one for one in self.module.parameters() if one.requires_grad]
+        for one in frozen:
+            one.requires_grad_(False)
+        try:
+            with _seen_by(chosen, see), self._whole(), torch.inference_mode(False), torch.enable_grad():
+                for part in (part for batch in self.inputs for part in batch.split(_WITH_GRADIENTS)):
+                    directions = F.normalize(self._encoded(part.clone()).float(), dim=-1)
+                    random = torch.randn(directions.shape, generator=generator).to(directions.device)
+                    (directions * random).sum().backward()
+        finally:
+            for one in frozen:
+                one.requires_grad_()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Within, the image tower is run module by module: a hook keeps it from leaving out rows, and does nothing.
+
+        Texts stay without their padding, which no embedding depends on.
+        """
+        if self.tower != "image" or not self.floats:
+            yield
+            return
+        handles = [layer.register_forward_hook(lambda *_: None) for layer in self.floats]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     @torch.no_grad()
     def _encode(self, batch: Tensor) -> Tensor:
+        return self._encoded(batch)
+
+    def _encoded(self, batch: Tensor) -> Tensor:
         encode = self.host.encode_image if self.tower == "image" else self.host.encode_text
         return encode(self.module, batch)
 

@@ -26,8 +26,8 @@ from ..kernels.ops import REAL, traced
 from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
-EXACT = ("weight_scale", "weight_zero_point")
-"""The attributes that no change of precision touches."""
+EXACT = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point")
+"""The buffers that no change of precision touches."""
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
@@ -72,8 +72,9 @@ class QuantizedModule(nn.Module):
 
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
         rows, inputs = self.qweight.reshape(self.qweight.shape[0], -1), prod(self.weight_shape[1:])
+        ranges = (self._buffers.get("input_scale"), self._buffers.get("input_zero_point"))
         parts = (self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
-        return kernels.LinearWeights(rows, *parts, inputs)
+        return kernels.LinearWeights(rows, *parts, inputs, *ranges)
 
     @property
     def weight(self) -> Tensor:
@@ -93,11 +94,11 @@ class QuantizedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
         # `.half()` and the like change the surroundings' precision; scales keep theirs, or they would lose bits.
-        before = self.weight_scale, self.weight_zero_point
+        before = {name: self._buffers[name] for name in EXACT if self._buffers.get(name) is not None}
         super()._apply(fn, recurse)
-        for name, tensor in zip(EXACT, before, strict=True):
-            if tensor is not None and getattr(self, name).dtype != tensor.dtype:
-                setattr(self, name, tensor.to(getattr(self, name).device))
+        for name, tensor in before.items():
+            if self._buffers[name].dtype != tensor.dtype:
+                self._buffers[name] = tensor.to(self._buffers[name].device)
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 
@@ -113,7 +114,10 @@ def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None
 
 
 class QLinear(QuantizedModule):
-    """An `nn.Linear` with quantized weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+    """An `nn.Linear` with quantized weights [out, in] and, unless weight-only, int8 activations.
+
+    They are quantized by a range measured at run time or, static, by `input_scale` (float32 [1]) and, if asymmetric,
+    `input_zero_point` (int8 [1]).
 
     Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
     (reference); scale and bias are applied in float32.
@@ -123,6 +127,7 @@ class QLinear(QuantizedModule):
         super().__init__(weight, scheme.weights, name)
         self.out_features, self.in_features = weight.shape[0], weight[0].numel()
         self.activations = scheme.activations
+        self._register_range(weight.device)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.forced_kernel: str | None = None
         self._kernel: kernels.Kernel | None = None
@@ -131,6 +136,14 @@ class QLinear(QuantizedModule):
     @classmethod
     def from_float(cls, linear: nn.Linear, scheme: Scheme, name: str = "linear") -> QLinear:
         return cls(linear.weight, linear.bias, scheme, f"{name}.weight")
+
+    def _register_range(self, device: torch.device) -> None:
+        """The buffers for the range of static activations, NaN until a step or a file puts one there."""
+        static = self.activations is not None and not self.activations.dynamic
+        asymmetric = static and not self.activations.symmetric
+        self.register_buffer("input_scale", torch.full((1,), torch.nan, device=device) if static else None)
+        zero_point = torch.zeros(1, dtype=torch.int8, device=device) if asymmetric else None
+        self.register_buffer("input_zero_point", zero_point)
 
     def use_kernel(self, name: str | None) -> None:
         """Force a kernel by name, or let the device and the scheme decide (None)."""

@@ -56,4 +56,4 @@ def _projection(view: BlockView, name: str) -> Rows:
 def _by_rows(linear: Rows) -> bool:
     """Whether a row's result depends on no other row; a range that all rows share changes with their number."""
     activations = linear.activations if isinstance(linear, QLinear) else None
-    return activations is None or activations.granularity != "tensor"
+    return activations is None or activations.granularity != "tensor" or not activations.dynamic

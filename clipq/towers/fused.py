@@ -205,7 +205,11 @@ def _run_alike(linears: Sequence[object]) -> bool:
     native = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
     forced = {linear.forced_kernel for linear in linears}
     allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
-    return native and allowed and len({one.activations.symmetric for one in weights}) == 1
+    kinds = {one.activations.symmetric for one in weights} if native else set()
+    same_range = (
+        len({one.static_range() for one in weights[:-3]}) == 1
+    )  # of query, key and value, which are one product
+    return native and allowed and len(kinds) == 1 and same_range
 
 
 def activation(act: object) -> str | None:
@@ -236,7 +240,8 @@ def _layer_scale(part: object) -> Tensor | None | bool:
 
 
 def _matrix(*linears: QLinear) -> Int8Matrix:
-    weights = [linear.kernel_weights(linear.bias) for linear in linears]
+    weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])
-    return Int8Matrix(torch.cat([one.integers for one in weights]), scales, torch.cat(biases))
+    integers = torch.cat([one.integers for one in weights])
+    return Int8Matrix(integers, scales, torch.cat(biases), *weights[0].static_range())

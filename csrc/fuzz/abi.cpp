@@ -28,6 +28,12 @@ struct Arguments {
         if (!values.empty() && data.ConsumeBool()) values[0] = data.ConsumeFloatingPoint<float>();
         return values;
     }
+    // No range, a sensible one, or any float.
+    float range() {
+        if (a_coin()) return 0;
+        return a_coin() ? 0.1f : data.ConsumeFloatingPoint<float>();
+    }
+    bool a_coin() { return data.ConsumeBool(); }
     std::vector<int8_t> bytes(int64_t count) {
         std::vector<int8_t> values(static_cast<size_t>(count));
         for (int8_t& value : values) value = data.ConsumeIntegral<int8_t>();
@@ -49,7 +55,7 @@ void linear(Arguments& a) {
     const bool usual = sensible(n, 70) && sensible(k, 70) && m <= 9;
     if (!usual || packed_size == 0) {  // nothing may be read or written
         if (!usual && (m > 9 || packed_size)) return;  // sizes of real memory: the caller's to provide
-        clipq_linear(path, a.threads(), nullptr, ldx, m, nullptr, nullptr, nullptr, nullptr, ldy, n, k, 0);
+        clipq_linear(path, a.threads(), nullptr, ldx, m, nullptr, nullptr, nullptr, nullptr, ldy, n, k, 0, 0, 0);
         return;
     }
     std::vector<uint8_t> packed(packed_size);
@@ -59,7 +65,7 @@ void linear(Arguments& a) {
     std::vector<float> y(static_cast<size_t>(rows ? (rows - 1) * std::clamp<int64_t>(ldy, 0, 75) + n : 0));
     if (ldx > 75 || ldy > 75) return;
     clipq_linear(path, a.threads(), x.data(), ldx, m, packed.data(), a.floats(n).data(), a.floats(n).data(), y.data(), ldy,
-                 n, k, a.data.ConsumeBool());
+                 n, k, a.data.ConsumeBool(), a.range(), a.data.ConsumeIntegralInRange(-129, 128));
 }
 
 void gather(Arguments& a) {
@@ -76,8 +82,9 @@ void block_bytes(Arguments& a) {
     clipq_block_width(bytes.data(), bytes.size());
 }
 
-clipq_matrix matrix(const std::vector<int8_t>& weight, const std::vector<float>& values, int64_t n) {
-    return {weight.data(), values.data(), values.data() + n};
+// With the range that `before` has.
+clipq_matrix matrix(const std::vector<int8_t>& weight, const std::vector<float>& values, int64_t n, const clipq_matrix& before) {
+    return {weight.data(), values.data(), values.data() + n, before.input_scale, before.input_zero_point};
 }
 
 void blocks(Arguments& a) {
@@ -86,14 +93,16 @@ void blocks(Arguments& a) {
     block.heads = a.size(4), block.width = a.size(32), block.hidden = a.size(40);
     block.activation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ACTIVATIONS), block.symmetric = a.data.ConsumeBool();
     block.eps_1 = block.eps_2 = 1e-5f;
+    block.qkv.input_scale = a.range(), block.fc2.input_scale = a.range();
+    block.fc2.input_zero_point = a.data.ConsumeIntegralInRange(-129, 128);
     const size_t size = clipq_block_size(path, &block);
     if (size == 0 || !sensible(block.width, 32) || !sensible(block.hidden, 40)) return;
     const int64_t w = block.width, h = block.hidden;
     const auto qkv = a.bytes(3 * w * w), out = a.bytes(w * w), up = a.bytes(h * w), down = a.bytes(w * h);
     const auto values = a.floats(2 * (3 * w + h));
     block.ln_1_weight = block.ln_1_bias = block.ln_2_weight = block.ln_2_bias = values.data();
-    block.qkv = matrix(qkv, values, 3 * w), block.out_proj = matrix(out, values, w);
-    block.fc1 = matrix(up, values, h), block.fc2 = matrix(down, values, w);
+    block.qkv = matrix(qkv, values, 3 * w, block.qkv), block.out_proj = matrix(out, values, w, block.out_proj);
+    block.fc1 = matrix(up, values, h, block.fc1), block.fc2 = matrix(down, values, w, block.fc2);
     std::vector<uint8_t> packed(size);
     if (clipq_pack_block(path, &block, packed.data()) != CLIPQ_OK) return;
 

@@ -14,8 +14,17 @@ struct QuantizedRow {
     std::vector<int> q;
 };
 
+// A given range for rows of about `size`, or none: narrower and wider than they are, with any zero point.
+inline Grid random_grid(Random& random, bool symmetric, float size = 1.0f) {
+    if (random.chance(2)) return symmetric;
+    const float scale = size * std::pow(10.0f, random.value(-4, 1)) / 127;
+    if (!(scale > 0) || !std::isfinite(scale)) return symmetric;
+    return {symmetric, scale, symmetric ? 0 : static_cast<int32_t>(random.from_to(-128, 127))};
+}
+
 // clipq/arithmetic/functional.py's definition.
-inline QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric) {
+inline QuantizedRow quantized_plainly(const float* x, int64_t k, const Grid& grid) {
+    const bool symmetric = grid.symmetric;
     float low = 0, high = 0;
     bool finite = true;
     for (int64_t i = 0; i < k; i++) {
@@ -24,10 +33,12 @@ inline QuantizedRow quantized_plainly(const float* x, int64_t k, bool symmetric)
         high = std::fmax(high, x[i]);
     }
     QuantizedRow row = {symmetric ? std::fmax(-low, high) / 127 : (high - low) / 255, 0, {}};
+    if (grid.scale > 0) row.scale = grid.scale;
     finite = finite && std::isfinite(row.scale);
-    row.scale = row.scale == 0 ? 1 : std::fmax(row.scale, std::numeric_limits<float>::min());
+    row.scale = row.scale == 0 ? 1 : grid.scale > 0 ? row.scale : std::fmax(row.scale, std::numeric_limits<float>::min());
     if (!finite) row.scale = NAN;
     if (finite && !symmetric) row.zero_point = static_cast<int>(std::fmin(-128 - std::nearbyint(low / row.scale), 127));
+    if (finite && grid.scale > 0) row.zero_point = grid.zero_point;
     for (int64_t i = 0; i < k; i++) {
         const float q = std::nearbyint(x[i] / row.scale) + static_cast<float>(row.zero_point);
         row.q.push_back(finite ? static_cast<int>(std::fmin(std::fmax(q, symmetric ? -127 : -128), 127)) : 0);
@@ -45,7 +56,9 @@ struct Matrix {
         : n(n_), k(k_), weight(random.weights(n * k)), scale(random.values(n, 0, 0.02f)),
           bias(random.values(n, -0.5f, 0.5f)) {}
 
-    clipq_matrix view() const { return {weight.data(), scale.data(), bias.data()}; }
+    clipq_matrix view(const Grid& grid) const {
+        return {weight.data(), scale.data(), bias.data(), grid.scale, grid.zero_point};
+    }
 
     Packed packed(int path) const {
         Packed all(clipq_packed_size(path, n, k));
@@ -55,8 +68,8 @@ struct Matrix {
 };
 
 // One row of the int8 linear into y[n].
-inline void linear_plainly(const float* x, const Matrix& matrix, bool symmetric, bool bias, float* y) {
-    const QuantizedRow row = quantized_plainly(x, matrix.k, symmetric);
+inline void linear_plainly(const float* x, const Matrix& matrix, const Grid& grid, bool bias, float* y) {
+    const QuantizedRow row = quantized_plainly(x, matrix.k, grid);
     for (int64_t j = 0; j < matrix.n; j++) {
         const int8_t* w = matrix.weight.data() + j * matrix.k;
         int sum = 0;
@@ -81,9 +94,10 @@ inline bool activation_is_right(float y, float x, int activation) {
     return near(y, right, std::fmax(3e-7, 2.5e-7 * std::fabs(x)));
 }
 
-// Of one row: whether q, scale and zero_point are its LayerNorm to half a step, apart from float32's rounding.
+// Of one row: whether q, scale and zero_point are its LayerNorm to half a step, apart from float32's rounding; what lies
+// outside a given range is at its end.
 inline bool normalized_is_right(const float* x, int64_t k, const float* weight, const float* bias, float eps,
-                                const int8_t* q, float scale, int32_t zero_point) {
+                                const int8_t* q, float scale, int32_t zero_point, int grid_low) {
     double mean = 0, variance = 0, most = 0, gain = 0;
     for (int64_t j = 0; j < k; j++) mean += x[j] / static_cast<double>(k);
     for (int64_t j = 0; j < k; j++) variance += (x[j] - mean) * (x[j] - mean) / static_cast<double>(k);
@@ -94,7 +108,9 @@ inline bool normalized_is_right(const float* x, int64_t k, const float* weight, 
     const double deviation = std::sqrt(variance + eps);
     const double error = 0.5001 * scale + 2e-6 * (gain * (most / deviation + 1) + 1);
     for (int64_t j = 0; j < k; j++) {
-        const double right = (x[j] - mean) / deviation * weight[j] + bias[j];
+        double right = (x[j] - mean) / deviation * weight[j] + bias[j];
+        right = std::fmin(std::fmax(right, (grid_low - zero_point) * static_cast<double>(scale)),
+                          (127 - zero_point) * static_cast<double>(scale));
         if (!near((q[j] - zero_point) * static_cast<double>(scale), right, error)) return false;
     }
     return true;

@@ -10,6 +10,7 @@ struct Block {
     int activation;
     bool symmetric, scaled;
     Matrix qkv, out_proj, fc1, fc2;
+    std::vector<Grid> grids;  // of the four, some given and some not
     Values weight_1, bias_1, weight_2, bias_2, ls_1, ls_2;
 
     Block(Random& random, int64_t width_, int64_t heads_)
@@ -19,11 +20,13 @@ struct Block {
           fc1(random, hidden, width), fc2(random, width, hidden), weight_1(random.values(width, 0.5f, 1.5f)),
           bias_1(random.values(width, -0.2f, 0.2f)), weight_2(random.values(width, 0.5f, 1.5f)),
           bias_2(random.values(width, -0.2f, 0.2f)), ls_1(random.values(width, 0, 1)),
-          ls_2(random.values(width, 0, 1)) {}
+          ls_2(random.values(width, 0, 1)) {
+        for (int i = 0; i < 4; i++) grids.push_back(random_grid(random, symmetric, 3));
+    }
 
     clipq_block view() const {
         return {width, hidden, heads, activation, symmetric, 1e-5f, 1e-6f, weight_1.data(), bias_1.data(),
-                weight_2.data(), bias_2.data(), qkv.view(), out_proj.view(), fc1.view(), fc2.view(),
+                weight_2.data(), bias_2.data(), qkv.view(grids[0]), out_proj.view(grids[1]), fc1.view(grids[2]), fc2.view(grids[3]),
                 scaled ? ls_1.data() : nullptr, scaled ? ls_2.data() : nullptr};
     }
 

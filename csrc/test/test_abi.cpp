@@ -11,12 +11,13 @@ bool normalize_rows_is_right(int path, Random& random) {
     Bytes q(static_cast<size_t>(m * k));
     Values scale(static_cast<size_t>(m));
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
-    if (clipq_normalize_rows(path, 1, x.data(), ldx, m, k, weight.data(), bias.data(), eps, random.chance(2), q.data(),
-                             scale.data(), zero_point.data()))
+    const Grid grid = random_grid(random, random.chance(2));
+    if (clipq_normalize_rows(path, 1, x.data(), ldx, m, k, weight.data(), bias.data(), eps, grid.symmetric, grid.scale,
+                             grid.zero_point, q.data(), scale.data(), zero_point.data()))
         return false;
     for (int64_t i = 0; i < m; i++)
         if (!normalized_is_right(x.data() + i * ldx, k, weight.data(), bias.data(), eps, q.data() + i * k,
-                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)]))
+                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)], grid.symmetric ? -127 : -128))
             return false;
     return true;
 }
@@ -25,7 +26,8 @@ bool normalize_rows_is_right(int path, Random& random) {
 bool linear_step_is_right(int path, Random& random) {
     const int64_t m = random.size(15), n = random.size(130), k = random.size(140);
     const int64_t ldx = k + random.from_to(0, 3), ldy = n + random.from_to(0, 3);
-    const bool symmetric = random.chance(2), bias = random.chance(2), residual = random.chance(2);
+    const Grid grid = random_grid(random, random.chance(2), 4);
+    const bool bias = random.chance(2), residual = random.chance(2);
     const bool layer_scale = random.chance(2);
     const int activation = residual ? 0 : static_cast<int>(random.from_to(0, CLIPQ_ACTIVATIONS - 1));
     const Matrix matrix(random, n, k);
@@ -35,11 +37,12 @@ bool linear_step_is_right(int path, Random& random) {
     if (random.chance(4)) x[static_cast<size_t>(random.from_to(0, m - 1) * ldx)] = random.chance(2) ? NAN : INFINITY;
     Values y = before, row(static_cast<size_t>(n));
     if (clipq_linear_step(path, 1, x.data(), ldx, m, packed.data(), matrix.scale.data(),
-                          bias ? matrix.bias.data() : nullptr, y.data(), ldy, n, k, symmetric, activation, residual,
+                          bias ? matrix.bias.data() : nullptr, y.data(), ldy, n, k, grid.symmetric, grid.scale,
+                          grid.zero_point, activation, residual,
                           layer_scale ? scales.data() : nullptr))
         return false;
     for (int64_t i = 0; i < m; i++) {
-        linear_plainly(x.data() + i * ldx, matrix, symmetric, bias, row.data());
+        linear_plainly(x.data() + i * ldx, matrix, grid, bias, row.data());
         for (int64_t j = 0; j < (i + 1 < m ? ldy : n); j++) {
             const float old = before.data()[i * ldy + j], out = y.data()[i * ldy + j];
             if (j >= n && out != old) return false;

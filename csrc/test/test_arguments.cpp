@@ -18,11 +18,11 @@ void check_steps(Report& report, int path) {
     const Matrix matrix(random, 2, 2);
     const Packed packed = matrix.packed(path);
     const auto linear = [&](int64_t ldx, int64_t m, int64_t ldy, int64_t n, int64_t k, int activation) {
-        return clipq_linear_step(path, 1, x, ldx, m, packed.data(), matrix.scale.data(), nullptr, y, ldy, n, k, 0,
-                                 activation, 0, nullptr);
+        return clipq_linear_step(path, 1, x, ldx, m, packed.data(), matrix.scale.data(), nullptr, y, ldy, n, k, 0, 0,
+                                 0, activation, 0, nullptr);
     };
     const auto normalize = [&](int64_t ldx, int64_t m, int64_t k, float eps) {
-        return clipq_normalize_rows(path, 1, x, ldx, m, k, scale, scale, eps, 0, q, scale, zero_point);
+        return clipq_normalize_rows(path, 1, x, ldx, m, k, scale, scale, eps, 0, 0, 0, q, scale, zero_point);
     };
     const auto attend = [&](const int64_t* where, int64_t batch, int64_t heads, int64_t dim) {
         return clipq_attention(path, 1, x, where, batch, heads, dim, 0, y);
@@ -39,8 +39,19 @@ void check_steps(Report& report, int path) {
         attend(offsets, 2, 1, 0), gather(2, 0, ids, 2), gather(2, TOO_LONG, ids, 2), gather(2, 2, ids, -1),
         gather(2, 2, far, 2), clipq_pack(path, table, 0, 2, packed.data()),
         clipq_pack(path, table, 1, TOO_LONG, packed.data()),
-        clipq_quantize_rows(path, 1, x, 2, -1, 2, 0, q, scale, zero_point)};
+        clipq_quantize_rows(path, 1, x, 2, -1, 2, 0, 0, 0, q, scale, zero_point)};
     for (const int answer : answers) report.check(answer == CLIPQ_BAD_SIZE, "a bad size", path);
+    const Grid bad[] = {{false, -1}, {false, NAN}, {false, INFINITY}, {false, 1, 128}, {false, 1, -129}, {true, 1, 3}};
+    for (const Grid& grid : bad) {
+        const int of_linear = clipq_linear(path, 1, x, 2, 2, packed.data(), matrix.scale.data(), nullptr, y, 2, 2, 2,
+                                           grid.symmetric, grid.scale, grid.zero_point);
+        const int of_rows = clipq_quantize_rows(path, 1, x, 2, 2, 2, grid.symmetric, grid.scale, grid.zero_point, q,
+                                                scale, zero_point);
+        const int of_norm = clipq_normalize_rows(path, 1, x, 2, 2, 2, scale, scale, 0, grid.symmetric, grid.scale,
+                                                 grid.zero_point, q, scale, zero_point);
+        report.check(of_linear == CLIPQ_BAD_SIZE && of_rows == CLIPQ_BAD_SIZE && of_norm == CLIPQ_BAD_SIZE, "a bad range",
+                     path);
+    }
     report.check(clipq_packed_size(path, 1, TOO_LONG) == 0 && clipq_packed_size(path, 0, 1) == 0, "packed_size", path);
     const int empty[] = {linear(2, 0, 2, 2, 2, 0), normalize(2, 0, 2, 0), attend(offsets, 0, 1, 1),
                          gather(2, 2, ids, 0)};
@@ -88,7 +99,7 @@ void check_blocks(Report& report, int path) {
 void check_descriptions(Report& report, int path) {
     Random random(2);
     const Block block(random, 8, 2);
-    std::vector<clipq_block> all(8, block.view());
+    std::vector<clipq_block> all(11, block.view());
     all[0].width = 0;
     all[1].hidden = 0;
     all[2].heads = 3;
@@ -97,6 +108,9 @@ void check_descriptions(Report& report, int path) {
     all[5].activation = CLIPQ_ACTIVATIONS;
     all[6].eps_1 = -1;
     all[7].ln_2_bias = nullptr;
+    all[8].qkv.input_scale = -1;
+    all[9].out_proj.input_scale = NAN;
+    all[10].fc2.input_scale = 1, all[10].fc2.input_zero_point = 128;
     for (const clipq_block& one : all) {
         report.check(clipq_block_size(path, &one) == 0, "the size of what cannot be packed", path);
         report.check(clipq_pack_block(path, &one, nullptr) == CLIPQ_BAD_SIZE, "what cannot be packed", path);
@@ -108,9 +122,9 @@ void check_no_path(Report& report, int path) {
     const clipq_block block = Block(random, 8, 2).view();
     const int answers[] = {
         clipq_pack(path, nullptr, 1, 1, nullptr),
-        clipq_linear(path, 1, nullptr, 1, 1, nullptr, nullptr, nullptr, nullptr, 1, 1, 1, 0),
-        clipq_quantize_rows(path, 1, nullptr, 1, 1, 1, 0, nullptr, nullptr, nullptr),
-        clipq_normalize_rows(path, 1, nullptr, 1, 1, 1, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr),
+        clipq_linear(path, 1, nullptr, 1, 1, nullptr, nullptr, nullptr, nullptr, 1, 1, 1, 0, 0, 0),
+        clipq_quantize_rows(path, 1, nullptr, 1, 1, 1, 0, 0, 0, nullptr, nullptr, nullptr),
+        clipq_normalize_rows(path, 1, nullptr, 1, 1, 1, nullptr, nullptr, 0, 0, 0, 0, nullptr, nullptr, nullptr),
         clipq_attention(path, 1, nullptr, nullptr, 1, 1, 1, 0, nullptr),
         clipq_gather_rows(path, 1, nullptr, nullptr, 1, 1, nullptr, 1, nullptr),
         clipq_pack_block(path, &block, nullptr)};

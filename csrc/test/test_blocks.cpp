@@ -7,38 +7,38 @@ namespace {
 
 // act(LayerNorm(x) @ weight.T + bias), from the kernel's table: the C ABI offers no LayerNorm into a linear.
 Values normalized_linear(int path, const Values& x, const Matrix& matrix, const float* weight, const float* bias,
-                         float eps, bool symmetric, int activation) {
+                         float eps, const Grid& grid, int activation) {
     const Kernel& kernel = *usable_kernel(path);
     const int64_t k = matrix.k, m = static_cast<int64_t>(x.size()) / k;
     const Packed packed = matrix.packed(path), acts(static_cast<size_t>(kernel.row_stride(k) * m));
     Values scale(static_cast<size_t>(m)), y(static_cast<size_t>(m * matrix.n));
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
     const Rows rows = {acts.data(), scale.data(), zero_point.data()};
-    kernel.quantize({x.data(), k, k, eps, weight, bias}, symmetric, rows, 0, m);
+    kernel.quantize({x.data(), k, k, eps, weight, bias}, grid, rows, 0, m);
     kernel.multiply({rows, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(), matrix.n, matrix.n, k,
                      activation, false, nullptr}, 0, m, 0, (matrix.n - 1) / kernel.panel_cols + 1);
     return y;
 }
 
-void add_linear(int path, const Values& x, const Matrix& matrix, bool symmetric, const float* layer_scale, Values& y) {
+void add_linear(int path, const Values& x, const Matrix& matrix, const Grid& grid, const float* layer_scale, Values& y) {
     const int64_t m = static_cast<int64_t>(x.size()) / matrix.k;
     const Packed packed = matrix.packed(path);
     clipq_linear_step(path, 1, x.data(), matrix.k, m, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(),
-                      matrix.n, matrix.n, matrix.k, symmetric, CLIPQ_NO_ACTIVATION, 1, layer_scale);
+                      matrix.n, matrix.n, matrix.k, grid.symmetric, grid.scale, grid.zero_point, CLIPQ_NO_ACTIVATION, 1, layer_scale);
 }
 
 Values step_by_step(int path, const Stack& stack) {
     Values x = stack.x, mixed(stack.x.size());
     for (const Block& b : stack.blocks) {
         const clipq_block view = b.view();
-        const Values qkv = normalized_linear(path, x, b.qkv, view.ln_1_weight, view.ln_1_bias, view.eps_1, b.symmetric,
+        const Values qkv = normalized_linear(path, x, b.qkv, view.ln_1_weight, view.ln_1_bias, view.eps_1, b.grids[0],
                                              CLIPQ_NO_ACTIVATION);
         clipq_attention(path, 1, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, b.width / b.heads,
                         stack.causal, mixed.data());
-        add_linear(path, mixed, b.out_proj, b.symmetric, view.ls_1, x);
+        add_linear(path, mixed, b.out_proj, b.grids[1], view.ls_1, x);
         const Values inner = normalized_linear(path, x, b.fc1, view.ln_2_weight, view.ln_2_bias, view.eps_2,
-                                               b.symmetric, b.activation);
-        add_linear(path, inner, b.fc2, b.symmetric, view.ls_2, x);
+                                               b.grids[2], b.activation);
+        add_linear(path, inner, b.fc2, b.grids[3], view.ls_2, x);
     }
     return x;
 }

@@ -11,7 +11,8 @@ enum Kind { RANDOM, EXTREMES, ZEROS, ONE_SIGN, NOT_FINITE, TINY, TIES, ANY_SIZE,
 struct Case {
     Matrix matrix;
     int64_t m, ldx, ldy;
-    bool symmetric, bias;
+    Grid grid;
+    bool bias;
     Values x;
 };
 
@@ -38,7 +39,7 @@ void put_on_edges(Random& random, const Case& c, int kind, float* x) {
         low = std::fmin(low, x[i]);
         high = std::fmax(high, x[i]);
     }
-    const float step = c.symmetric ? std::fmax(-low, high) / 127 : (high - low) / 255;
+    const float step = c.grid.symmetric ? std::fmax(-low, high) / 127 : (high - low) / 255;
     for (int64_t i = 0; i < k; i++) {
         const float tie = (std::floor(x[i] / step) + 0.5f) * step;
         if (tie > low && tie < high && x[i] != low && x[i] != high)
@@ -56,6 +57,7 @@ Case make_case(Random& random) {
     if (kind == TIES || kind == ANY_SIZE)
         for (int64_t i = 0; i < m; i++) put_on_edges(random, c, static_cast<int>(kind), c.x.data() + i * c.ldx);
     const int8_t extremes[] = {-128, -127, 127}, extreme = extremes[random.from_to(0, 2)];
+    c.grid = random_grid(random, c.grid.symmetric, std::fabs(c.x[0]));
     if (kind == EXTREMES)
         for (int8_t& w : c.matrix.weight) w = extreme;
     return c;
@@ -64,7 +66,7 @@ Case make_case(Random& random) {
 Values expected(const Case& c) {
     Values y(static_cast<size_t>((c.m - 1) * c.ldy + c.matrix.n), UNTOUCHED);
     for (int64_t i = 0; i < c.m; i++)
-        linear_plainly(c.x.data() + i * c.ldx, c.matrix, c.symmetric, c.bias, y.data() + i * c.ldy);
+        linear_plainly(c.x.data() + i * c.ldx, c.matrix, c.grid, c.bias, y.data() + i * c.ldy);
     return y;
 }
 
@@ -75,7 +77,7 @@ Values computed(const Kernel& kernel, const Case& c) {
     std::vector<int32_t> zero_point(static_cast<size_t>(c.m));
     const Rows rows = {acts.data(), scale.data(), zero_point.data()};
     kernel.pack(c.matrix.weight.data(), n, k, packed.data());
-    kernel.quantize({c.x.data(), c.ldx, k, -1.0f, nullptr, nullptr}, c.symmetric, rows, 0, c.m);
+    kernel.quantize({c.x.data(), c.ldx, k, -1.0f, nullptr, nullptr}, c.grid, rows, 0, c.m);
     const float* bias = c.bias ? c.matrix.bias.data() : nullptr;
     const Linear job = {rows, packed.data(), c.matrix.scale.data(), bias, y.data(), c.ldy, n, k, CLIPQ_NO_ACTIVATION,
                         false, nullptr};
@@ -90,9 +92,9 @@ bool rows_are_right(const Kernel& kernel, const Case& c) {
     Values scale(static_cast<size_t>(c.m));
     std::vector<int32_t> zero_point(static_cast<size_t>(c.m));
     const Source source = {c.x.data(), c.ldx, k, -1.0f, nullptr, nullptr};
-    kernel.quantize_int8(source, c.symmetric, {q.data(), scale.data(), zero_point.data()}, 0, c.m);
+    kernel.quantize_int8(source, c.grid, {q.data(), scale.data(), zero_point.data()}, 0, c.m);
     for (int64_t i = 0; i < c.m; i++) {
-        const QuantizedRow right = quantized_plainly(c.x.data() + i * c.ldx, k, c.symmetric);
+        const QuantizedRow right = quantized_plainly(c.x.data() + i * c.ldx, k, c.grid);
         const size_t at = static_cast<size_t>(i);
         if (zero_point[at] != right.zero_point || !same({scale[at]}, {right.scale})) return false;
         for (int64_t j = 0; j < k; j++)

@@ -10,15 +10,15 @@ bool layer_norm_is_right(const Kernel& kernel, Random& random) {
     const float middle = random.value(-4, 4), eps = random.chance(2) ? 1e-5f : 1e-2f;
     const Values x = random.values((m - 1) * ldx + k, middle - 3, middle + 3), weight = random.values(k, -2, 2);
     const Values bias = random.values(k, -1, 1);
-    const bool symmetric = random.chance(2);
+    const Grid grid = random_grid(random, random.chance(2));
     Bytes q(static_cast<size_t>(m * k));
     Values scale(static_cast<size_t>(m));
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
-    kernel.quantize_int8({x.data(), ldx, k, eps, weight.data(), bias.data()}, symmetric,
+    kernel.quantize_int8({x.data(), ldx, k, eps, weight.data(), bias.data()}, grid,
                          {q.data(), scale.data(), zero_point.data()}, 0, m);
     for (int64_t i = 0; i < m; i++)
         if (!normalized_is_right(x.data() + i * ldx, k, weight.data(), bias.data(), eps, q.data() + i * k,
-                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)]))
+                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)], grid.symmetric ? -127 : -128))
             return false;
     return true;
 }
@@ -34,7 +34,7 @@ bool epilogue_is_right(const Kernel& kernel, Random& random) {
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
     const Rows rows = {acts.data(), scale.data(), zero_point.data()};
     kernel.pack(matrix.weight.data(), n, k, packed.data());
-    kernel.quantize({x.data(), k, k, -1.0f, nullptr, nullptr}, random.chance(2), rows, 0, m);
+    kernel.quantize({x.data(), k, k, -1.0f, nullptr, nullptr}, random_grid(random, random.chance(2)), rows, 0, m);
     const auto multiplied = [&](int activation, bool accumulate, const float* layer_scales) {
         Values out = y;
         kernel.multiply({rows, packed.data(), matrix.scale.data(), matrix.bias.data(), out.data(), ldy, n, k,

@@ -40,7 +40,7 @@ Values linear_on(int path, int threads, Random random) {
     const Values x = random.values(m * k, -3, 3);
     Values y(static_cast<size_t>(m * n));
     const int status = clipq_linear(path, threads, x.data(), k, m, packed.data(), matrix.scale.data(),
-                                    matrix.bias.data(), y.data(), n, n, k, 0);
+                                    matrix.bias.data(), y.data(), n, n, k, 0, 0, 0);
     return status ? Values() : y;
 }
 

@@ -46,6 +46,8 @@ class LinearWeights:
             return self.qweight
         values = packing.unpack(self.qweight, self.spec.bits, self.shape[1])
         return (values.to(torch.int8) + self.spec.qmin) if self.spec.qmin else values.to(torch.int8)
+
+    @property
     def static(self) -> bool:
         """Whether the range of the activations was measured before."""
         return self.activations is not None and not self.activations.dynamic

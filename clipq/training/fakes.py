@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arithmetic import functional, lsq
+from ..arithmetic.fitting import fit_qparams
 from ..methods.work import Floats
 from ..modules.layers import QLinear
 
@@ -30,12 +31,15 @@ class Fake(nn.Module):
         self.steps = nn.Parameter(torch.zeros_like(scale))
         self.bias = None if floats.bias is None else nn.Parameter(floats.bias.clone())
         self.weight = nn.Parameter(weight) if weights else None
-        self.zero_point = nn.Parameter(zero_point) if weights and not self.spec.symmetric else zero_point
-        self.register_buffer("integers", None if weights else functional.quantize(weight, *self._scales(), self.spec))
+        learned = self.spec.float_zero_point or (weights and not self.spec.symmetric)
+        self.zero_point = nn.Parameter(zero_point.clone(), requires_grad=learned)
+        self.register_buffer("integers", None if weights else functional.quantize(weight, scale, zero_point, self.spec))
 
     def _scales(self) -> tuple[Tensor, Tensor]:
         """Step sizes and zero points as they are now; the latter may lie between whole numbers."""
-        return self.first_scale * self.steps.exp(), self.zero_point.clamp(self.spec.qmin, self.spec.qmax)
+        real = self.spec.float_zero_point
+        zero_point = self.zero_point if real else self.zero_point.clamp(self.spec.qmin, self.spec.qmax)
+        return self.first_scale * self.steps.exp(), zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x if self.activations is None else lsq.dynamic(x.float(), self.activations)
@@ -60,7 +64,7 @@ class Fake(nn.Module):
     def settle(self) -> None:
         """Give the layer the integers that were computed with, and let it run them."""
         scale, zero_point = self._scales()
-        scale, zero_point = functional.as_stored(scale, self.spec), torch.round(zero_point)
+        scale, zero_point = functional.as_stored(scale, self.spec), lsq.kept_zero_point(zero_point, self.spec)
         q = self.integers
         if q is None:
             q = functional.quantize(self.weight, scale, zero_point, self.spec)
@@ -77,9 +81,9 @@ def start(floats: Floats) -> tuple[Tensor, Tensor, Tensor]:
     """
     weight, spec = floats.weight.float(), floats.layer.spec
     if floats.rounded is None:
-        return weight.clone(), *lsq.closest_step(weight, spec)
+        return weight.clone(), *fit_qparams(weight, spec)
     q, scale, zero_point = (one.float() for one in floats.rounded)
-    place = lsq.grouped(weight, spec) / scale
-    level = lsq.grouped(q, spec) - zero_point
+    place = functional.grouped(weight, spec) / scale
+    level = functional.grouped(q, spec) - zero_point
     nearest = torch.minimum(torch.maximum(place, level - _EDGE), level + _EDGE)
     return (nearest * scale).reshape(weight.shape), scale, zero_point

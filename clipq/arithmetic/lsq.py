@@ -13,11 +13,7 @@ import torch
 from torch import Tensor
 
 from . import functional
-from .functional import grouped
 from .specs import QuantSpec
-
-_SHARES = 41  # step sizes tried by `closest_step`
-_SMALLEST = 0.4  # of them, as a share of the one that reaches the largest value
 
 
 class _Learned(torch.autograd.Function):
@@ -30,12 +26,12 @@ class _Learned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, scale, zero_point), spec = ctx.saved_tensors, ctx.spec
-        shape, scale = scale.shape, functional.as_stored(scale, spec)
-        values, upstream = grouped(x.float(), spec), grouped(gradient.float(), spec)
+        shape, scale, zero = scale.shape, functional.as_stored(scale, spec), kept_zero_point(zero_point, spec)
+        values, upstream = functional.grouped(x.float(), spec), functional.grouped(gradient.float(), spec)
         steps = values / scale
-        place = torch.round(steps) + torch.round(zero_point)
+        place = torch.round(steps + zero) if spec.float_zero_point else torch.round(steps) + zero
         inside = (place >= spec.qmin) & (place <= spec.qmax)
-        level = place.clamp(spec.qmin, spec.qmax) - torch.round(zero_point)  # of the zero: what the scale is times
+        level = place.clamp(spec.qmin, spec.qmax) - zero  # what the scale is times
         fit = gradient_scale(values.shape[-1], spec)
         to_scale = fit * (upstream * (level - torch.where(inside, steps, 0.0))).sum(-1, keepdim=True)
         to_zero = fit * (upstream * torch.where(inside, 0.0, -scale)).sum(-1, keepdim=True)
@@ -61,17 +57,26 @@ def learned(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Te
 
 def quantized(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """As `learned`, without a gradient."""
-    scale, zero_point = functional.as_stored(scale.detach(), spec), torch.round(zero_point.detach())
+    scale, zero_point = functional.as_stored(scale.detach(), spec), kept_zero_point(zero_point.detach(), spec)
     return functional.dequantize(functional.quantize(x, scale, zero_point, spec), scale, zero_point, spec)
 
 
-def rescaled(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """float32 of q's shape: `functional.dequantize` with the gradient for the scale, rounded as it is stored.
+def kept_zero_point(zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """float32: `zero_point` as it will be read again: rounded to a whole number, or to a float16 one."""
+    return zero_point.half().float() if spec.float_zero_point else torch.round(zero_point)
 
-    The integers are not chosen anew, so that this gradient is the true one: the sum of the upstream one times levels.
+
+def rescaled(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """float32 of q's shape: `functional.dequantize` with gradients for the scale and the zero point, rounded as stored.
+
+    The integers are not chosen anew, so that these gradients are the true ones.
     """
-    scale = scale + (functional.as_stored(scale, spec) - scale).detach()
-    return functional.dequantize(q, scale, zero_point.detach(), spec)
+    scale = _straight_through(scale, functional.as_stored(scale.detach(), spec))
+    return functional.dequantize(q, scale, _straight_through(zero_point, kept_zero_point(zero_point, spec)), spec)
+
+
+def _straight_through(value: Tensor, rounded: Tensor) -> Tensor:
+    return value + (rounded - value).detach()
 
 
 class _Dynamic(torch.autograd.Function):
@@ -91,18 +96,3 @@ def dynamic(x: Tensor, spec: QuantSpec) -> Tensor:
     is left out, as rounding errors of either sign weigh it.
     """
     return _Dynamic.apply(x, spec)
-
-
-def closest_step(weight: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Scale and zero point that leave the least squared error of `weight` [out, in], group by group.
-
-    Of those of `functional.choose_qparams` and some shares of them: with few bits it pays to cut the largest off.
-    """
-    full, zero_point = functional.choose_qparams(weight, spec)
-    best, least = full.clone(), torch.full_like(full, torch.inf)
-    for share in torch.linspace(1, _SMALLEST, _SHARES).tolist():
-        left = grouped(weight.float() - quantized(weight, full * share, zero_point, spec), spec)
-        error = left.square().sum(-1, keepdim=True)
-        better = error < least
-        best, least = torch.where(better, full * share, best), torch.where(better, error, least)
-    return best, zero_point

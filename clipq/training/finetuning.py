@@ -29,7 +29,7 @@ from .running import Run, in_evaluation
 from .sources import Data, Source, sources_for
 from .students import FULL, LIGHT, MODES, beginnings, make_student
 
-RATES = {LIGHT: 1e-3, FULL: 1e-3}
+RATES = {LIGHT: 1e-4, FULL: 1e-4}
 """The learning rate of each mode where none is given; see `clipq.training.optimizing.RATES` for what it is times."""
 
 _CALIBRATION = 128  # inputs that a scheme's own steps are calibrated on, at most

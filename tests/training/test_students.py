@@ -29,6 +29,11 @@ SCHEMES = {
     "asymmetric weights": Scheme("mine", QuantSpec(symmetric=False), TOKENS, **FP32),
     "one scale a tensor": Scheme("mine", QuantSpec(granularity="tensor"), TOKENS, **FP32),
     "int4 weights": Scheme("mine", QuantSpec(bits=4), TOKENS, **FP32),
+    "int4 groups, real zero points": Scheme(
+        "mine",
+        QuantSpec(symmetric=False, granularity="group", group_size=8, bits=4, float_zero_point=True),
+        **FP32,
+    ),
     "int4 groups": Scheme("mine", QuantSpec(granularity="group", group_size=8, bits=4), TOKENS, **FP32),
 }
 

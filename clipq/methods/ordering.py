@@ -1,7 +1,7 @@
 """Rounding one linear after the other, each for what the ones before it give it now that they are rounded.
 
-All inputs go through the tower once, as one batch. Every linear, when it is called, is rounded by GPTQ for the rows that
-come to it, and passes on what its rounded weights make of them.
+All inputs go through the tower once, as one batch. Every linear, when it is called, is rounded by GPTQ for the rows
+that come to it, and passes on what its rounded weights make of them.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ def round_in_order(work: Work) -> None:
     """
     calls, largest = _probe(work)
     once = [one for one in work.floats.values() if calls[one] == 1]
+    count = max(_FEWEST, _MOST_VALUES // max(largest, 1))
+    inputs = torch.cat(list(work.inputs))
+    inputs = inputs[spread(len(inputs), count)]
     others = [one for one in work.floats.values() if calls[one] != 1]
     round_all(work, others)
     for one in others:
         one.weight = rounded_weight(one)
-    inputs = torch.cat(list(work.inputs))
-    count = max(_FEWEST, _MOST_VALUES // max(largest, 1))
-    _run(work, inputs[spread(len(inputs), count)], once)
+    _round(work, once, inputs)
 
 
 def rounded_weight(one: Floats) -> Tensor:
@@ -59,7 +60,7 @@ def _probe(work: Work) -> tuple[Counter[Floats], int]:
     return calls, largest
 
 
-def _run(work: Work, inputs: Tensor, chosen: Sequence[Floats]) -> None:
+def _round(work: Work, chosen: Sequence[Floats], inputs: Tensor) -> None:
     def see(one: Floats, rows: Tensor) -> None:
         found = gptq(one.weight.cpu(), (rows.T @ rows).cpu(), one.layer.spec)
         one.rounded = tuple(tensor.to(one.weight.device) for tensor in found)

@@ -41,3 +41,12 @@ LOW_BITS: Mapping[str, Scheme] = {
         exceptions=tuple((pattern, _INT8) for pattern in _PATCHES),
     ),
 }
+
+EXPLANATIONS: Mapping[str, str] = {
+    "int4": "W4A16 in groups of 64, scales and zero points fitted to the weights; needs no data",
+    "int4-gptq": "W4A16 in groups of 64, rounded by GPTQ for the inputs, one linear after the other",
+    "nf4": "W4A16 in groups of 64, QLoRA's 16 quantiles of a normal distribution; needs no data",
+    "int3": "an experiment: W3A16 in groups of 64, by GPTQ",
+    "int2": "an experiment: W2A16 in groups of 32, by GPTQ",
+    "w4a8": "W4A8: weights per channel by GPTQ, activations as in int8; on int8's kernels, in half its file",
+}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import unknown_name
+from .low_bits import EXPLANATIONS as LOW_BIT_EXPLANATIONS
 from .low_bits import LOW_BITS
 from .schemes import Scheme
 from .specs import QuantSpec
@@ -30,6 +31,18 @@ PRECISIONS: Mapping[str, Scheme] = {
     "int8-weight-only": Scheme("int8-weight-only"),
     **LOW_BITS,
 }
+
+EXPLANATIONS: Mapping[str, str] = {
+    "fp32": "float32 throughout",
+    "bf16": "bfloat16 throughout",
+    "fp16": "float16 throughout",
+    "int8": "W8A8: weights per channel, activations per token, measured at run time",
+    "int8-best": "int8, its integers chosen by looking at inputs: values turned, then GPTQ",
+    "int8-symmetric": "int8 with symmetric activations",
+    "int8-weight-only": "W8A16: weights per channel, activations float",
+    **LOW_BIT_EXPLANATIONS,
+}
+"""Each in a line."""
 
 Precision = str | Scheme
 Precisions = Precision | Mapping[str, Precision]

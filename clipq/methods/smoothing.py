@@ -38,14 +38,6 @@ def smooth(work: Work) -> None:
         _fold(work, pair, _best(pair, seen[pair.linears[0]]))
 
 
-def smooth_without_inputs(work: Work) -> None:
-    """As `smooth`, on what the norms give of normally distributed values: their own weights and biases say how much."""
-    for pair in _pairs(work):
-        values = torch.randn(_ROWS, len(pair.norm.weight), generator=torch.Generator().manual_seed(0))
-        rows = values.to(pair.norm.weight.device) * pair.norm.weight.float() + pair.norm.bias.float()
-        _fold(work, pair, _best(pair, rows))
-
-
 def _pairs(work: Work) -> Iterator[_Pair]:
     for block in work.blocks():
         for norm, linears in ((block.ln_1, block.qkv), (block.ln_2, (block.fc1,))):

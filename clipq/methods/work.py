@@ -41,11 +41,21 @@ class Floats:
             self.see(self, x.detach().reshape(-1, x.shape[-1]).float())
         return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
 
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """int8 values, scale and zero point, as they are now."""
+        if self.rounded is None:
+            q, scale, zero_point = functional.quantize_weight(self.weight, self.layer.spec, f"{self.name}.weight")
+            self.rounded = q, scale, torch.zeros_like(scale) if zero_point is None else zero_point
+        return self.rounded
+
+    def dequantized(self) -> Tensor:
+        """float32 [out, in]: what the integers stand for."""
+        q, scale, zero_point = self.integers()
+        return functional.dequantize(q, scale, zero_point.float(), self.layer.spec)
+
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
-        spec = self.layer.spec
-        q, scale, zero_point = self.rounded or functional.quantize_weight(self.weight, spec, f"{self.name}.weight")
-        self.layer.set_integers(q, scale, zero_point)
+        self.layer.set_integers(*self.integers())
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)

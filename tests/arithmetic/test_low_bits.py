@@ -11,7 +11,7 @@ from clipq.arithmetic import codebooks, functional
 from clipq.arithmetic.fitting import fit_qparams
 from clipq.arithmetic.gptq import gptq
 from clipq.arithmetic.low_bits import LOW_BITS
-from clipq.arithmetic.precisions import EXPLANATIONS, PRECISIONS
+from clipq.arithmetic.precisions import ABOUT, PRECISIONS
 from clipq.arithmetic.schemes import Scheme
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import SchemeError, UnknownNameError
@@ -214,5 +214,5 @@ def test_scales_that_half_precision_cannot_hold_stay_float32():
 
 
 def test_every_precision_is_explained():
-    assert set(EXPLANATIONS) == set(PRECISIONS)
-    assert all(0 < len(line) < 100 and "\n" not in line for line in EXPLANATIONS.values())
+    assert set(ABOUT) == set(PRECISIONS)
+    assert all(0 < len(line) < 100 and "\n" not in line for line in ABOUT.values())

@@ -64,7 +64,7 @@ def watched(monkeypatch) -> list:
     return seen
 
 
-@pytest.mark.parametrize("step", ["turn-values", "smooth", "smooth-without-inputs"])
+@pytest.mark.parametrize("step", ["turn-values", "smooth"])
 @pytest.mark.parametrize("name", MODELS)
 def test_what_makes_rounding_easier_is_the_same_function(name, step, watched):
     module = with_outliers(build(name))

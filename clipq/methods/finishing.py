@@ -57,9 +57,12 @@ def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
 
     There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
     """
-    dynamic = any(scheme.activations is not None for scheme in recipe.schemes.values())
+    dynamic = [scheme for scheme in recipe.schemes.values() if scheme.activations is not None]
     kernel = kernels.chosen(device)
-    if dynamic and kernel == ReferenceLinear.name:
+    if any(scheme.weights.granularity == "group" or scheme.weights.codebook for scheme in dynamic):
+        text = f"groups or codebooks with int8 activations run on plain torch on this {device.type}, slower than fp32."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+    elif dynamic and kernel == ReferenceLinear.name:
         text = f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why."
         warnings.warn(text, ClipqWarning, stacklevel=4)
     elif dynamic and device.type == "cpu" and kernel != NativeLinear.name:

@@ -3,6 +3,7 @@
 Affine quantization as in Jacob et al., arXiv:1712.05877: x ~ scale * (q - zero_point), q an int8. Notes:
 - rounding is to nearest, ties to even (torch.round, IEEE 754);
 - the range of asymmetric quantization always includes zero, so that zero is exact;
+- fp8 (kind="float") is what torch's own cast gives for x / scale, but saturated: nothing becomes NaN by being large;
 - an all-zero group gets scale 1 and q = 0; a group with a non-finite value, or with a range beyond float32, gets scale
   NaN, so that everything computed from it is NaN and cannot be overlooked.
 """
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from ..errors import QuantizationError, SchemeError
 from .specs import QuantSpec
+
+STORED = {"int": torch.int8, "float": torch.float8_e4m3fn}
+"""What the values of each kind of numbers are stored as."""
 
 
 def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:
@@ -51,10 +55,14 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """int8 tensor of x's shape: clamp(round(x / scale) + zero_point). Groups with a NaN scale become 0."""
-    q = torch.round(_grouped(x.detach().float(), spec) / scale) + zero_point
+    """int8 tensor of x's shape: clamp(round(x / scale) + zero_point); fp8: round(clamp(x / scale)), to its nearest.
+
+    Groups with a NaN scale become 0.
+    """
+    steps = _grouped(x.detach().float(), spec) / scale
+    q = steps if spec.kind == "float" else torch.round(steps) + zero_point
     q = torch.nan_to_num(q, nan=0.0).clamp(spec.qmin, spec.qmax)
-    return q.to(torch.int8).reshape(x.shape)
+    return q.to(STORED[spec.kind]).reshape(x.shape)
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
@@ -69,7 +77,7 @@ def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
 
 
 def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """int8 weight, float32 scale and (asymmetric only) int8 zero point of the parameter `name`.
+    """int8 (or fp8) weight, float32 scale and (asymmetric only) int8 zero point of the parameter `name`.
 
     Raises `QuantizationError` naming the tensor if it holds a NaN or an infinity, or the integers of another quantizer.
     """

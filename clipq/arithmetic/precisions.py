@@ -27,6 +27,7 @@ PRECISIONS: Mapping[str, Scheme] = {
     ),
     "int8-symmetric": Scheme("int8-symmetric", activations=QuantSpec(granularity="token")),
     "int8-weight-only": Scheme("int8-weight-only"),
+    "fp8": Scheme("fp8", weights=QuantSpec(kind="float"), activations=QuantSpec(granularity="token", kind="float")),
 }
 
 Precision = str | Scheme

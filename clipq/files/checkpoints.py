@@ -52,6 +52,7 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
 }
 """As safetensors calls them in a header."""
 
@@ -223,7 +224,7 @@ def _compare_one(header: Header, name: str, slot: Slot) -> None:
     where = f"{header.path}: tensor {name!r} has"
     if shape != list(expected.shape):
         raise CheckpointError(f"{where} shape {shape}, the model needs {list(expected.shape)}.")
-    exact = slot.attribute == "weight_scale" or not expected.is_floating_point()
+    exact = slot.attribute in ("qweight", "weight_scale") or not expected.is_floating_point()
     if dtype not in ((expected.dtype,) if exact else _FLOATS):
         raise CheckpointError(f"{where} dtype {dtype}, the model needs {expected.dtype}.")
 
@@ -232,6 +233,8 @@ def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) ->
     for name, slot in slots(module).items():
         if slot.attribute == "weight_scale" and not tensors[name].isfinite().all():
             raise CheckpointError(f"{header.path}: tensor {name!r} has scales that are not finite.")
+        if slot.is_quantized and tensors[name].is_floating_point() and tensors[name].isnan().any():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has weights that are no numbers.")
         slot.assign(tensors[name])
 
 

@@ -27,7 +27,7 @@ class NativeLinear:
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
         per_token = weights.activations is not None and weights.activations.granularity == "token"
-        return weights.row_scaled and per_token and weights.qweight.shape[1] <= library.MAX_INPUTS
+        return weights.integer_rows and per_token and weights.qweight.shape[1] <= library.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

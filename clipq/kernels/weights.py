@@ -13,7 +13,7 @@ from ..arithmetic.specs import QuantSpec
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """int8 `qweight` [out, in] with its float32 `scale`, optional int8 `zero_point`, optional `bias` [out]."""
+    """int8 or fp8 `qweight` [out, in] with its float32 `scale`, optional int8 `zero_point`, optional `bias` [out]."""
 
     qweight: Tensor
     scale: Tensor
@@ -28,14 +28,19 @@ class LinearWeights:
 
     @property
     def row_scaled(self) -> bool:
-        """Symmetric with one scale a row (or one in all): the scale can be applied after the integer product."""
+        """Symmetric with one scale a row (or one in all): the scale can be applied after the product."""
         return self.spec.symmetric and self.spec.granularity in ("channel", "tensor")
+
+    @property
+    def integer_rows(self) -> bool:
+        """`row_scaled`, and the product is one of integers."""
+        return self.row_scaled and self.spec.kind == "int"
 
     def row_scale(self) -> Tensor:
         """float32 [out]; defined if `row_scaled`."""
         return self.scale.float().reshape(-1).expand(self.qweight.shape[0]).contiguous()
 
     def dequantized(self) -> Tensor:
-        """The float32 weight [out, in] that the int8 one stands for."""
+        """The float32 weight [out, in] that the stored one stands for."""
         zero_point = torch.zeros_like(self.scale) if self.zero_point is None else self.zero_point.float()
         return functional.dequantize(self.qweight, self.scale.float(), zero_point, self.spec)

@@ -152,7 +152,7 @@ def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
     for name, slot in slots(module).items():
         if (
             host.tower_of(module, name) == tower
-            and slot.attribute != "weight_scale"
+            and slot.attribute not in ("qweight", "weight_scale")
             and slot.tensor.is_floating_point()
         ):
             return slot.tensor.dtype

@@ -14,11 +14,13 @@ from ..hosts import Host
 from ..hosts.calls import install
 from ..kernels.cpu import NativeLinear
 from ..kernels.reference import ReferenceLinear
+from ..kernels.scaled_mm import ScaledMMLinear
 from ..machine import cpu_flags
 from ..modules.layers import QLinear, QuantizedModule
 from ..towers.calls import WholeTower
 from .recipes import DTYPES, Recipe, state
 
+_EXACT = ("qweight", "weight_scale")  # floats (fp8) that are not cast
 _CPU_COMPUTES_FP16 = bool(cpu_flags() & {"avx512_fp16", "asimdhp"})  # read here: torch.compile traces no cached call
 
 
@@ -27,7 +29,7 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
     for name, part in module.named_modules():
         for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
             tower = host.tower_of(module, f"{name}.{key}" if name else key)
-            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key == "weight_scale":
+            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key in _EXACT:
                 continue
             dtype = fallback_dtype(recipe.schemes[tower], tensor.device)
             if isinstance(tensor, nn.Parameter):
@@ -64,11 +66,16 @@ def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
 
 
 def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
-    """Warn where int8 is no faster than fp32: in plain torch, and on a CPU without the native library.
+    """Warn where int8 or fp8 is no faster than fp32: in plain torch, and int8 on a CPU without the native library.
 
     There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
     """
-    dynamic = any(scheme.activations is not None for scheme in recipe.schemes.values())
+    schemes = [one for scheme in recipe.schemes.values() for one in (scheme, *(own for _, own in scheme.exceptions))]
+    kinds = {scheme.activations.kind for scheme in schemes if scheme.activations is not None}
+    if "float" in kinds and (why := ScaledMMLinear.obstacle(device)):
+        text = f"fp8 is emulated on this {device.type}, as accurate as elsewhere, but slower than fp32: {why}."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+    dynamic = "int" in kinds
     kernel = kernels.chosen(device)
     if dynamic and kernel == ReferenceLinear.name:
         text = f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why."

@@ -65,18 +65,24 @@ class QuantizedModule(nn.Module):
         super()._save_to_state_dict(*arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
-        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits.
-        scale = self.weight_scale
+        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits, and
+        # fp8 numbers, which are floats to torch, stay what they are.
+        before = {name: getattr(self, name) for name in ("qweight", "weight_scale")}
         super()._apply(fn, recurse)
-        if self.weight_scale.dtype != scale.dtype:
-            self.weight_scale = scale.to(self.weight_scale.device)
+        for name, tensor in before.items():
+            if getattr(self, name).dtype != tensor.dtype:
+                setattr(self, name, tensor.to(getattr(self, name).device))
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 
 
 def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None]:
     scale = functional.choose_qparams(rows, spec)[0]
-    return torch.empty_like(rows, dtype=torch.int8), scale, None if spec.symmetric else scale.to(torch.int8)
+    return (
+        torch.empty_like(rows, dtype=functional.STORED[spec.kind]),
+        scale,
+        None if spec.symmetric else scale.to(torch.int8),
+    )
 
 
 class QLinear(QuantizedModule):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .fused import FusedStack
+from .runs import Runs
 from .transformer import Block, Sequences, run_blocks
 
 
@@ -42,6 +43,11 @@ class Tower:
     def stack(self) -> FusedStack:
         """The blocks as one native call, where they are int8 and on the CPU."""
         return FusedStack(self.blocks)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The blocks one by one, where only some of them are."""
+        return Runs(self.blocks)
 
 
 def run_image(tower: Tower, pixels: Tensor) -> Tensor:
@@ -116,6 +122,8 @@ def _run_whole_text(tower: Tower, ids: Tensor) -> Tensor:
 def _run(tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, blocks: slice = slice(None)) -> Tensor:
     if tower.stack.fits(rows):
         return tower.stack(rows, sequences, tower.causal, keep, blocks)
+    if tower.stack.is_partly_int8():
+        return tower.runs(rows, sequences, tower.causal, keep, blocks)
     return run_blocks(tower.blocks[blocks], rows, sequences, tower.causal, keep)
 
 

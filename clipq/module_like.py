@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from .arithmetic.precisions import resolve
 from .errors import QuantizationError
 from .hosts import Host
-from .methods.finishing import fallback_dtype, finish
+from .methods.dtypes import DTYPES, fallback_dtype
+from .methods.finishing import finish
 from .methods.quantization import quantize_module
-from .methods.recipes import DTYPES, Recipe, stated_recipe
+from .methods.recipes import Recipe, stated_recipe
 
 _Like = TypeVar("_Like", bound="ModuleLike")
 

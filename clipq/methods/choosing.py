@@ -31,7 +31,6 @@ def choose_numbers(
     steps need them and that has none.
     """
     install(module)  # texts without their padding, which no embedding depends on
-    module.eval()
     for tower, scheme in recipe.schemes.items():
         steps = steps_of(scheme)
         if not steps:

@@ -14,6 +14,8 @@ from ..hosts import Host, find_host, unwrapped
 from ..modules.layers import QLinear
 from ..modules.state import Slot, slots
 from ..towers.blocks import find_blocks
+from .dtypes import tower_dtype
+from .recipes import Recipe, stated_recipe
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def _tower(module: nn.Module, host: Host, tower: str, count_macs: bool) -> Tower
     }
     in_blocks = {name for block in find_blocks(module, host.blocks) for name in block.weights()}
     blocks = [slot for name, slot in matrices.items() if name in in_blocks]
-    left = [_left_float(module, host, name, slot) for name, slot in matrices.items() if not slot.is_quantized]
+    recipe = stated_recipe(module)
+    left = [_left_float(module, host, name, slot, recipe) for name, slot in matrices.items() if not slot.is_quantized]
     macs = _count_macs(module, host, tower) if count_macs else (None, None)
     return TowerCoverage(
         matrix_weights=_total(matrices.values()),
@@ -122,8 +125,8 @@ def _total(chosen: Any) -> int:
     return sum(slot.tensor.numel() for slot in chosen)
 
 
-def _left_float(module: nn.Module, host: Host, name: str, slot: Slot) -> LeftFloat:
-    why = host.kept_float(module, name)
+def _left_float(module: nn.Module, host: Host, name: str, slot: Slot, recipe: Recipe | None) -> LeftFloat:
+    why = host.kept_float(module, name) or _asked_for(host.tower_of(module, name), name, recipe)
     owner = type(slot.module).__name__
     intended = why is not None or not isinstance(
         slot.module, (nn.Linear, nn.Embedding, nn.MultiheadAttention, nn.Conv2d)
@@ -131,6 +134,13 @@ def _left_float(module: nn.Module, host: Host, name: str, slot: Slot) -> LeftFlo
     if why is None:
         why = "parameter used directly by the host" if intended else f"{owner} of a kind clipq does not quantize"
     return LeftFloat(name, slot.tensor.numel(), why, intended, isinstance(slot.module, nn.Embedding))
+
+
+def _asked_for(tower: str | None, name: str, recipe: Recipe | None) -> str | None:
+    """What to say of a weight whose module an exception of the scheme keeps float; None for any other."""
+    if recipe is None or tower not in recipe.schemes or recipe.schemes[tower].is_float:
+        return None
+    return "an exception of the scheme" if recipe.at(tower, name.rpartition(".")[0]).is_float else None
 
 
 def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, int | None]:
@@ -145,18 +155,6 @@ def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, 
     with torch.inference_mode(), _counting(module) as int8, flops, sdpa_kernel(SDPBackend.MATH):
         call()
     return int8[0] + flops.get_total_flops() // 2, int8[0]
-
-
-def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
-    """The dtype of the tower's first floating-point tensor (int8 layers count as what surrounds them)."""
-    for name, slot in slots(module).items():
-        if (
-            host.tower_of(module, name) == tower
-            and slot.attribute not in ("qweight", "weight_scale")
-            and slot.tensor.is_floating_point()
-        ):
-            return slot.tensor.dtype
-    return torch.float32
 
 
 def _example_call(module: nn.Module, host: Host, tower: str) -> Any:

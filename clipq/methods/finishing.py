@@ -8,20 +8,18 @@ import torch
 from torch import nn
 
 from .. import kernels
-from ..arithmetic.schemes import Scheme
 from ..errors import ClipqWarning
 from ..hosts import Host
 from ..hosts.calls import install
 from ..kernels.cpu import NativeLinear
 from ..kernels.reference import ReferenceLinear
 from ..kernels.scaled_mm import ScaledMMLinear
-from ..machine import cpu_flags
 from ..modules.layers import QLinear, QuantizedModule
 from ..towers.calls import WholeTower
-from .recipes import DTYPES, Recipe, state
+from .dtypes import fallback_dtype
+from .recipes import Recipe, state
 
 _EXACT = ("qweight", "weight_scale")  # floats (fp8) that are not cast
-_CPU_COMPUTES_FP16 = bool(cpu_flags() & {"avx512_fp16", "asimdhp"})  # read here: torch.compile traces no cached call
 
 
 def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
@@ -55,14 +53,6 @@ def _pack(module: nn.Module, host: Host) -> None:
     for part in module.modules():
         if isinstance(part, QLinear) and part not in packed:
             part.pack()
-
-
-def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
-    """The dtype of what stays float. "auto" is fp16 on devices with native fp16 arithmetic, else fp32."""
-    if scheme.fallback != "auto":
-        return DTYPES[scheme.fallback]
-    native = device.type in ("cuda", "mps") or (device.type == "cpu" and _CPU_COMPUTES_FP16)
-    return torch.float16 if native else torch.float32
 
 
 def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:

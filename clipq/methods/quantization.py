@@ -57,10 +57,13 @@ def quantize_module(
     replacements = {name: replacement(module, name, kind, host, recipe) for name, kind in recipe.modules.items()}
     host.prepare(module)
     install(module, replacements)
+    training = [part for part in module.modules() if part.training]
     try:
-        choose_numbers(module, host, recipe, originals, inputs or {})
+        choose_numbers(module.eval(), host, recipe, originals, inputs or {})
     except BaseException:  # an interrupted quantization leaves the model as it was, too
         install(module, originals)
+        for part in training:
+            part.training = True
         raise
     finish(module, host, recipe)
     _warn_if_incomplete(coverage(module, count_macs=False), schemes)

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..arithmetic.precisions import resolve
 from ..arithmetic.schemes import Scheme
 from ..hosts import find_host
-from .coverage import tower_dtype
+from .dtypes import DTYPES, tower_dtype
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _RECIPE = "clipq_recipe"  # an attribute of the host's module, so that copies and pickles of it carry it along
 
 

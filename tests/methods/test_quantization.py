@@ -18,10 +18,12 @@ from clipq.arithmetic.schemes import Scheme
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import CheckpointError, ClipqWarning, QuantizationError, SchemeError, UnknownNameError
 from clipq.hosts import find_host
-from clipq.methods.finishing import fallback_dtype, kernel_path, use_kernel
+from clipq.methods.dtypes import fallback_dtype
+from clipq.methods.finishing import kernel_path, use_kernel
 from clipq.methods.quantization import quantize
 from clipq.methods.recipes import Recipe, recipe_of
 from clipq.methods.replacing import plan, rebuild
+from clipq.methods.steps import is_calibrated
 from clipq.modules.layers import QLinear, QuantizedModule
 from clipq.modules.state import fingerprint
 
@@ -29,14 +31,19 @@ MODELS = ("open_clip CLIP", "transformers SigLIP", "open_clip timm trunk")
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def embed(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings of fixed random inputs, float32, through the public face."""
-    model = clipq.Model(module)
-    generator = torch.Generator().manual_seed(3)
-    pixels = torch.randn(3, *model.host.pixel_shape(module), generator=generator)
-    tokens = torch.randint(2, 95, (3, model.host.context_length(module)), generator=generator)
+def inputs(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Fixed random pixels and token ids."""
+    host, generator = find_host(module), torch.Generator().manual_seed(3)
+    pixels = torch.randn(3, *host.pixel_shape(module), generator=generator)
+    tokens = torch.randint(2, 95, (3, host.context_length(module)), generator=generator)
     tokens[:, -1] = 99
-    return model.encode_image(pixels), model.encode_text(tokens)
+    return {"image": pixels, "text": tokens}
+
+
+def embed(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings of these, float32, through the public face."""
+    model, given = clipq.Model(module), inputs(module)
+    return model.encode_image(given["image"]), model.encode_text(given["text"])
 
 
 def similarity(one, other) -> list[float]:
@@ -48,7 +55,8 @@ def similarity(one, other) -> list[float]:
 def test_every_precision_stays_close_to_fp32(name, precision):
     module = build(name)
     exact = embed(module)
-    assert quantize(module, precision) is module
+    calibration = inputs(module) if is_calibrated(PRECISIONS[precision]) else None
+    assert quantize(module, precision, calibration=calibration) is module
     assert min(similarity(exact, embed(module))) > 0.999
     assert set(recipe_of(module).precision.values()) == {precision}
     assert not any(parameter.requires_grad for parameter in module.parameters())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import build
+from tiny_models import build, open_clip_config
 
 import clipq
 from clipq.arithmetic.precisions import PRECISIONS
@@ -59,11 +59,12 @@ def test_turned_values_are_the_same_function(name, watched):
     module = build(name)
     given = inputs(module)
     exact = embed(module, given)
-    quantize(module, with_steps("watch", "turn-values", "watch"), calibration=given)
+    floats = replace(INT8, embeddings=None)
+    quantize(module, with_steps("watch", "turn-values", "watch", scheme=floats), calibration=given)
     for before, after, expected in zip(watched[::2], watched[1::2], exact, strict=True):
         assert torch.allclose(before, expected, rtol=1e-4, atol=1e-5)
         assert torch.allclose(after, expected, rtol=1e-4, atol=1e-5)
-    plain = quantize(build(name), INT8)
+    plain = quantize(build(name), floats)
     turned = [m for m in module.modules() if isinstance(m, QLinear)]
     untouched = [m for m in plain.modules() if isinstance(m, QLinear)]
     assert sum(not torch.equal(a.qweight, b.qweight) for a, b in zip(turned, untouched, strict=True)) >= 4
@@ -86,7 +87,7 @@ def test_a_step_that_fails_leaves_the_model_as_it_was(fail_at, watched):
     given = inputs(module)
     before, tensors = embed(module, given), {k: v.clone() for k, v in module.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
-        quantize(module, with_steps(*fail_at), calibration=given)
+        quantize(module, with_steps(*fail_at), calibration=given if len(fail_at) > 1 else None)
     assert not any(isinstance(part, QuantizedModule) for part in module.modules())
     after = module.state_dict()
     assert tensors.keys() == after.keys()
@@ -100,7 +101,8 @@ def test_the_same_steps_give_the_same_file(tmp_path):
     for name in "ab":
         module = build("open_clip CLIP")
         quantize(module, "int8-best", calibration=inputs(module))
-        files.append(clipq.save(module, tmp_path / f"{name}.safetensors"))
+        model = clipq.Model(module, config=open_clip_config())
+        files.append(clipq.save(model, tmp_path / f"{name}.safetensors"))
     assert files[0].read_bytes() == files[1].read_bytes()
     again = clipq.load(files[0])
     assert again.precision_name == "int8-best"
@@ -129,7 +131,7 @@ def test_exceptions_say_how_single_modules_are_quantized(tmp_path):
     assert linears["visual.transformer.resblocks.0.attn.in_proj"].activations == INT8.activations
     found = embed(module, given)
     assert min(torch.cosine_similarity(a, b).min() for a, b in zip(exact, found, strict=True)) > 0.998
-    again = clipq.load(clipq.save(module, tmp_path / "mixed.safetensors"))
+    again = clipq.load(clipq.save(clipq.Model(module, config=open_clip_config()), tmp_path / "mixed.safetensors"))
     assert again.recipe == recipe_of(module)
     assert torch.equal(again.encode_image(given["image"]), found[0])
     assert set(slots(again.module)) == set(slots(module))

@@ -1,0 +1,137 @@
+"""What gets a precision of its own in a mixed model, and trying a precision on some of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..arithmetic.precisions import PRECISIONS
+from ..arithmetic.schemes import Scheme
+from ..errors import SchemeError
+from ..hosts import Host
+from ..modules.state import slots
+from ..towers.blocks import find_blocks
+from .dtypes import DTYPES
+from .recipes import Recipe
+from .replacing import install, plan, replacement
+
+OUTSIDE = "outside the blocks"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What gets one precision: a block, a table of embeddings, or all else of a tower that can be quantized.
+
+    `name`: the block's or table's path in the host's model, or `OUTSIDE`. `modules`: paths of what `quantize` replaces.
+    """
+
+    tower: str
+    name: str
+    modules: tuple[str, ...]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns for `Scheme.exceptions` that match its modules and no others."""
+        whole = len(self.modules) > 1 and all(name.startswith(f"{self.name}.") for name in self.modules)
+        return (f"{self.name}.*",) if whole else self.modules
+
+
+def units_of(module: nn.Module, host: Host, towers: Sequence[str]) -> tuple[Unit, ...]:
+    """The units of `towers`, in the order of the model; blocks that lie within others belong to these."""
+    kinds = plan(host, module, dict.fromkeys(towers, PRECISIONS["int8"]))
+    blocks = [view.name for view in find_blocks(module, host.blocks)]
+    members: dict[tuple[str, str], list[str]] = {}
+    for name, kind in kinds.items():
+        block = next((one for one in blocks if name.startswith(f"{one}.")), None)
+        unit = block or (name if kind == "embedding" else OUTSIDE)
+        members.setdefault((host.tower_of(module, name), unit), []).append(name)
+    return tuple(Unit(tower, name, tuple(modules)) for (tower, name), modules in members.items())
+
+
+class Trials:
+    """A model whose units can be put into one of some precisions and back; each is rounded once.
+
+    Float precisions round the weights only: what they round between the layers is far less than what integers do.
+    """
+
+    def __init__(self, module: nn.Module, host: Host, units: Sequence[Unit], candidates: Mapping[str, Scheme]):
+        self._module, self._host, self.units, self.candidates = module, host, tuple(units), dict(candidates)
+        self._originals = {name: module.get_submodule(name) for unit in units for name in unit.modules}
+        self._kinds = plan(host, module, {unit.tower: PRECISIONS["int8"] for unit in units})
+        self._made: dict[tuple[str, str], nn.Module] = {}
+
+    def part(self, name: str, precision: str) -> nn.Module:
+        """What stands in place of the module called `name` in a quantized precision."""
+        if (name, precision) not in self._made:
+            tower = self._host.tower_of(self._module, name)
+            recipe = Recipe({tower: self.candidates[precision]}, self._kinds)
+            before = self._module.get_submodule(name)
+            install(self._module, {name: self._originals[name]})
+            made = replacement(self._module, name, self._kinds[name], self._host, recipe)
+            install(self._module, {name: before})
+            self._made[name, precision] = made.eval().requires_grad_(False)
+        return self._made[name, precision]
+
+    def can(self, unit: Unit, precision: str) -> bool:
+        """Whether the unit's shapes allow a precision: groups may not divide a width."""
+        try:
+            return self.candidates[precision].is_float or all(self.part(name, precision) for name in unit.modules)
+        except SchemeError:
+            return False
+
+    @contextmanager
+    def tried(self, choice: Mapping[Unit, str]) -> Iterator[None]:
+        """Within, units have the precisions of `choice` (others stay as they are); afterwards all is as before."""
+        with ExitStack() as stack:
+            for unit, precision in choice.items():
+                scheme = self.candidates[precision]
+                for name in unit.modules:
+                    if scheme.is_float:
+                        stack.enter_context(_rounded(self._originals[name], DTYPES[scheme.fallback]))
+                    else:
+                        stack.callback(install, self._module, {name: self._originals[name]})
+                        install(self._module, {name: self.part(name, precision)})
+            yield
+
+    def bytes_of(self, unit: Unit, precision: str, dtype: torch.dtype) -> int:
+        """Of the unit's tensors as a file holds them, where what stays float is of `dtype`."""
+        is_float = self.candidates[precision].is_float
+        parts = [self._originals[name] if is_float else self.part(name, precision) for name in unit.modules]
+        return sum(stored_bytes(part, dtype) for part in parts)
+
+    def other_bytes(self, tower: str, dtype: torch.dtype) -> int:
+        """Of the tensors of `tower` that are of no unit."""
+        inside = tuple(f"{name}." for name in self._originals)
+        return sum(
+            _nbytes(slot.tensor, dtype)
+            for name, slot in slots(self._module).items()
+            if self._host.tower_of(self._module, name) == tower and not name.startswith(inside)
+        )
+
+
+def stored_bytes(module: nn.Module, dtype: torch.dtype) -> int:
+    """Of the tensors of a module, quantized or not, where what is float and may be cast is of `dtype`."""
+    return sum(
+        slot.tensor.nbytes if slot.attribute in ("qweight", "weight_scale") else _nbytes(slot.tensor, dtype)
+        for slot in slots(module).values()
+    )
+
+
+def _nbytes(tensor: Tensor, dtype: torch.dtype) -> int:
+    return tensor.numel() * dtype.itemsize if tensor.is_floating_point() else tensor.nbytes
+
+
+@contextmanager
+def _rounded(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    before = [(parameter, parameter.data) for parameter in module.parameters()]
+    for parameter, data in before:
+        parameter.data = data.to(dtype).to(data.dtype)
+    try:
+        yield
+    finally:
+        for parameter, data in before:
+            parameter.data = data

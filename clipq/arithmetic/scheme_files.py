@@ -6,8 +6,8 @@
     pattern = "visual.transformer.resblocks.0.*"
     precision = "fp16"
 
-With tables [image] and [text] around all of it a file holds a scheme for each tower. What stays float in a tower has one
-precision, its `fallback`; where a file does not state that, it is the one that its float modules are given.
+With tables [image] and [text] around all of it a file holds a scheme for each tower. What stays float in a tower has
+one precision, its `fallback`; where a file does not state that, it is the one that its float modules are given.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def _exception(values: Mapping[str, Any], where: str) -> tuple[str, Scheme]:
     own = _own(values, where, "")
     if own.steps:
         raise SchemeError(
-            f"{where} is {own.name!r}, whose steps are chosen for a whole tower; give steps there and a plain precision here."
+            f"{where} is {own.name!r}, whose steps are chosen for a whole tower; state them there, and here a plain "
+            "precision."
         )
     return values["pattern"], own
 

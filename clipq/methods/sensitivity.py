@@ -121,7 +121,7 @@ def sensitivity(
 
 
 def checked_towers(host: Host, module: nn.Module, towers: Sequence[str] | None) -> tuple[str, ...]:
-    """The towers to work on. Raises `UnknownNameError` for one that is none, `QuantizationError` if quantized already."""
+    """The towers to work on. Raises `UnknownNameError` for another one, `QuantizationError` for quantized models."""
     if any(isinstance(part, QuantizedModule) for part in module.modules()):
         raise QuantizationError("the model is quantized already; load it again with precision='fp32'.")
     own = host.towers(module)

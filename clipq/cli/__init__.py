@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 from ..errors import ClipqError, ClipqWarning
 from ..version import VERSION
-from . import bench, demo, embed, evaluate, info, list_models, quantize
+from . import bench, demo, embed, evaluate, info, list_models, quantize, sensitivity
 
-COMMANDS = (list_models, info, quantize, evaluate, bench, embed, demo)
+COMMANDS = (list_models, info, quantize, sensitivity, evaluate, bench, embed, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,8 @@ def _one_line_warnings() -> Iterator[None]:
 
 
 _OPTIONS = (
-    "baseline|batch_size|batch_sizes|cache_dir|data|device|fallback|limit|precision|pretrained|resume|runs|threads"
+    "baseline|batch_size|batch_sizes|cache_dir|candidates|data|device|fallback|limit|max_drop|max_ms|max_size|"
+    "precision|pretrained|resume|runs|threads"
 )
 
 

@@ -126,6 +126,25 @@ def load_baseline(args: argparse.Namespace) -> Model:
     return load(**found)
 
 
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """--calibration-images and --calibration-texts."""
+    help = "a folder of pictures of the kind that will be embedded (default: photos that ship with clipq)"
+    parser.add_argument("--calibration-images", metavar="FOLDER", type=Path, help=help)
+    help = "a text file with a text a line, such as the names of classes (default: everyday words)"
+    parser.add_argument("--calibration-texts", metavar="FILE", type=Path, help=help)
+
+
+def calibration_of(args: argparse.Namespace) -> dict[str, Path] | None:
+    """What --calibration-images and --calibration-texts name; None where clipq's own data will do."""
+    given = {"image": args.calibration_images, "text": args.calibration_texts}
+    return {tower: path for tower, path in given.items() if path} or None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """An argument like "fp16,int8"."""
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
 def add_plot(parser: argparse.ArgumentParser, what: str, default: str) -> None:
     """--plot [FILE]; `what` is shown."""
     help = f"{what}, as .svg, .png or .pdf (default: {default}; needs matplotlib)"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from ..arithmetic.schemes import Scheme
 from ..errors import unknown_name
+from .correction import correct_biases
 from .rounding import round_by_inputs
+from .smoothing import smooth
 from .turning import turn_values
 from .work import Work
 
@@ -22,7 +24,9 @@ class Step:
 
 STEPS: Mapping[str, Step] = {
     "turn-values": Step(turn_values, calibrated=False),
+    "smooth": Step(smooth, calibrated=True),
     "gptq": Step(round_by_inputs, calibrated=True),
+    "correct-biases": Step(correct_biases, calibrated=True),
 }
 
 

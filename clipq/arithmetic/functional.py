@@ -5,7 +5,10 @@ Affine quantization as in Jacob et al., arXiv:1712.05877: x ~ scale * (q - zero_
 - the range of asymmetric quantization always includes zero, so that zero is exact;
 - fp8 (kind="float") is what torch's own cast gives for x / scale, but saturated: nothing becomes NaN by being large;
 - an all-zero group gets scale 1 and q = 0; a group with a non-finite value, or with a range beyond float32, gets scale
-  NaN, so that everything computed from it is NaN and cannot be overlooked.
+  NaN, so that everything computed from it is NaN and cannot be overlooked;
+- scales of groups of fewer than 8 bits, and the values of k-means, are float16 numbers, so that they can be stored as
+  such, unless a row of the tensor has none as large as 1e-4.
+With a codebook x ~ scale * codebook[q], or for k-means, whose values are kept in the place of scales, x ~ values[q].
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError, SchemeError
+from . import codebooks
 from .specs import QuantSpec
 
 STORED = {"int": torch.int8, "float": torch.float8_e4m3fn}
 """What the values of each kind of numbers are stored as."""
 
+_HALF = torch.finfo(torch.float16)
+_FINE = 1e-4  # float16 numbers differ by no more than 6e-8 below it, by 1/2048 of themselves above
 
-def _grouped(x: Tensor, spec: QuantSpec) -> Tensor:
+
+def grouped(x: Tensor, spec: QuantSpec) -> Tensor:
     """`x` as [groups..., values]: what shares a scale lies in the last dimension."""
     if spec.granularity == "tensor":
         return x.reshape(1, -1)
@@ -37,37 +44,94 @@ def choose_qparams(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     `x`: any float tensor. Shapes returned: [1, 1] per tensor; [channels, 1] per channel (first dimension); x's with a
     last dimension of 1 per token; [..., groups, 1] per group. Raises `SchemeError` where groups do not divide.
     """
-    values = _grouped(x.detach().float(), spec)
+    values = grouped(x.detach().float(), spec)
+    if spec.stores_values:
+        return as_stored(codebooks.kmeans(values, 1 << spec.bits), spec), torch.zeros(len(values), 1, device=x.device)
     if values.numel() == 0:
         ones = torch.ones(*values.shape[:-1], 1, device=x.device)
         return ones, torch.zeros_like(ones)
     low, high = torch.aminmax(values, dim=-1, keepdim=True)
-    if spec.symmetric:
-        scale = torch.maximum(-low, high) / spec.qmax
+    return qparams_of_range(low, high, spec)
+
+
+def qparams_of_range(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, as `choose_qparams`, of groups whose values reach from `low` to `high`."""
+    if spec.codebook:
+        scale = torch.maximum(-low, high)
+    elif spec.symmetric:
+        scale = torch.maximum(low / spec.qmin, high / spec.qmax)
     else:
         low, high = low.clamp(max=0), high.clamp(min=0)
         scale = (high - low) / (spec.qmax - spec.qmin)
     scale = torch.where(scale == 0, 1.0, scale.clamp(min=torch.finfo(torch.float32).tiny))
-    scale = torch.where(torch.isfinite(scale), scale, torch.nan)
+    scale = as_stored(torch.where(torch.isfinite(scale), scale, torch.nan), spec)
     if spec.symmetric:
         return scale, torch.zeros_like(scale)
+    if spec.float_zero_point:
+        return scale, (spec.qmin - low / scale).half().float()
     return scale, (spec.qmin - torch.round(low / scale)).clamp(spec.qmin, spec.qmax)
 
 
-def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """int8 tensor of x's shape: clamp(round(x / scale) + zero_point); fp8: round(clamp(x / scale)), to its nearest.
+def as_stored(scale: Tensor, spec: QuantSpec) -> Tensor:
+    """float32: `scale` as it will be read again, rounded to float16 numbers where those are stored."""
+    if not spec.has_half_scales or scale.numel() == 0:
+        return scale
+    rows = scale.abs().flatten(1).amax(1)  # small groups of a row may lose precision: its large ones outweigh them
+    if not bool(((rows >= _FINE) & (rows <= _HALF.max)).all()):
+        return scale
+    half = scale.half().float()
+    return half if spec.stores_values else half.clamp(min=_HALF.smallest_normal * _HALF.eps)
 
-    Groups with a NaN scale become 0.
+
+def stored(scale: Tensor, spec: QuantSpec) -> Tensor:
+    """`scale` as float16 where the spec has such scales and nothing is lost by that, else as it is."""
+    half = scale.half()
+    return half if spec.has_half_scales and torch.equal(half.float(), scale.float()) else scale
+
+
+def stored_zero_point(zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """int8, or float16 where zero points are real numbers."""
+    return zero_point.to(torch.float16 if spec.float_zero_point else torch.int8)
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """int8 tensor of x's shape: clamp(round(x / scale) + zero_point). Groups with a NaN scale become 0.
+
+    fp8: the nearest to clamp(x / scale). With a codebook, the places of the nearest values in it.
     """
-    steps = _grouped(x.detach().float(), spec) / scale
-    q = steps if spec.kind == "float" else torch.round(steps) + zero_point
-    q = torch.nan_to_num(q, nan=0.0).clamp(spec.qmin, spec.qmax)
-    return q.to(STORED[spec.kind]).reshape(x.shape)
+    values = grouped(x.detach().float(), spec)
+    if spec.codebook:
+        centres = scale.float() if spec.stores_values else codebooks.nf4().to(x.device)[None]
+        rows = values if spec.stores_values else values / scale
+        return codebooks.nearest(rows.flatten(0, -2), centres).to(torch.int8).reshape(x.shape)
+    q = rounded(values / scale, zero_point, spec)
+    return torch.nan_to_num(q, nan=0.0).to(STORED[spec.kind]).reshape(x.shape)
+
+
+def rounded(x: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """The integers (or fp8 numbers), as floats, nearest to `x` scales and `zero_point`, within the range of `spec`."""
+    if spec.kind == "float":
+        return x.clamp(spec.qmin, spec.qmax).to(STORED[spec.kind]).to(x.dtype)
+    q = torch.round(x + zero_point) if spec.float_zero_point else torch.round(x) + zero_point
+    return q.clamp(spec.qmin, spec.qmax)
+
+
+def levels(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """What is left of `values` [..., n] after quantizing them, in multiples of `scale`."""
+    if spec.codebook:
+        table = codebooks.nf4().to(values.device, values.dtype)
+        return table[codebooks.nearest((values / scale).flatten(0, -2), table[None]).reshape(values.shape)]
+    return rounded(values / scale, zero_point, spec) - zero_point
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """float32 tensor of q's shape: scale * (q - zero_point)."""
-    return ((_grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
+    """float32 tensor of q's shape: scale * (q - zero_point), or what the codebook has at q."""
+    if spec.stores_values:
+        rows = grouped(q, spec).long()
+        return scale.expand(len(rows), -1).gather(1, rows).reshape(q.shape)
+    if spec.codebook:
+        return (codebooks.nf4().to(q.device)[grouped(q, spec).int()] * scale).reshape(q.shape)
+    return ((grouped(q.float(), spec) - zero_point) * scale).reshape(q.shape)
 
 
 def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
@@ -77,7 +141,9 @@ def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
 
 
 def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """int8 (or fp8) weight, float32 scale and (asymmetric only) int8 zero point of the parameter `name`.
+    """int8 (or fp8) weight, scale and (asymmetric only) zero point of the parameter `name`, to be stored.
+
+    Scales are float32, or float16 where `as_stored` made them such numbers.
 
     Raises `QuantizationError` naming the tensor if it holds a NaN or an infinity, or the integers of another quantizer.
     """
@@ -93,7 +159,7 @@ def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor,
     if not torch.isfinite(scale).all():
         raise QuantizationError(f"{name} spans more than float32 can hold; mend the checkpoint first.")
     q = quantize(weight, scale, zero_point, spec)
-    return q, scale, None if spec.symmetric else zero_point.to(torch.int8)
+    return q, stored(scale, spec), None if spec.symmetric else stored_zero_point(zero_point, spec)
 
 
 def sqnr(reference: Tensor, approximation: Tensor) -> Tensor:

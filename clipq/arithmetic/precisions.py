@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import unknown_name
+from .low_bits import LOW_BITS
 from .schemes import Scheme
 from .specs import QuantSpec
 
@@ -27,6 +28,7 @@ PRECISIONS: Mapping[str, Scheme] = {
     ),
     "int8-symmetric": Scheme("int8-symmetric", activations=QuantSpec(granularity="token")),
     "int8-weight-only": Scheme("int8-weight-only"),
+    **LOW_BITS,
     "fp8": Scheme("fp8", weights=QuantSpec(kind="float"), activations=QuantSpec(granularity="token", kind="float")),
 }
 

@@ -14,14 +14,15 @@ from .specs import QuantSpec
 
 _FILES = "clipq.arithmetic.scheme_files"  # knows the table of precisions, which is made of schemes
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
+_SPECS = ("weights", "activations", "embeddings")
 
 
 @dataclass(frozen=True)
 class Scheme:
     """How a tower is quantized.
 
-    `weights` None means a float tower in the precision `fallback`. `activations` None with int8 weights means
-    weight-only (W8A16). Activations are quantized dynamically: their range is measured at run time.
+    `weights` None means a float tower in the precision `fallback`. `activations` None with quantized weights means
+    weight-only (W8A16, W4A16). Activations are quantized dynamically: their range is measured at run time.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
@@ -46,6 +47,8 @@ class Scheme:
             raise SchemeError(f"scheme {self.name!r} quantizes activations or embeddings but not weights; add weights.")
         if self.weights is not None and self.weights.granularity == "token":
             raise SchemeError('weights have channels, not tokens: use granularity="channel" for them.')
+        if self.activations is not None and self.activations.is_packed:
+            raise SchemeError(f"activations of {self.activations.bits} bits are not supported; use 8, or None (float).")
         if self.activations is not None and self.activations.granularity not in ("tensor", "token"):
             raise SchemeError(
                 f"activations with granularity={self.activations.granularity!r} are not supported; "
@@ -102,7 +105,7 @@ class Scheme:
     def from_dict(cls, values: Mapping[str, Any]) -> Scheme:
         """The inverse of `to_dict`; raises `SchemeError` on unknown or missing fields."""
         try:
-            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in ("weights", "activations", "embeddings")}
+            specs = {k: QuantSpec(**values[k]) if values[k] else None for k in _SPECS}
             exceptions = tuple((pattern, cls.from_dict(one)) for pattern, one in values.get("exceptions", ()))
             steps = tuple(values.get("steps", ()))
             return cls(**{**values, "fallback": values["fallback"], **specs, "steps": steps, "exceptions": exceptions})

@@ -175,6 +175,8 @@ def about_file(path: Path) -> dict[str, Any]:
 
 def _parameters(header: Header) -> int:
     """Values of all tensors but the scales and zero points that quantization added, and the packed tokenizer."""
+    if type(stated := header.config.get("parameters")) is int:  # several share a byte
+        return stated
     added = ("weight_scale", "weight_zero_point", "clipq.tokenizer")
     return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
 

@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "quantize",
         help="quantize a model and save it",
-        description="Quantize a model, say what became int8 and what did not, and save it as one .safetensors file "
+        description="Quantize a model, say what became integers and what did not, and save it as one .safetensors file "
         "(or, where FILE has no such ending, as a folder for the hub).",
         epilog="example: clipq quantize ViT-B-32/openai -o vit-b-32-int8.safetensors",
     )
@@ -127,10 +127,11 @@ def _print_coverage(found: Coverage) -> None:
             show.percent(tower.weight_share, 1),
             show.percent(tower.block_share, 1),
             "not counted" if tower.mac_share is None else show.percent(tower.mac_share, 1),
+            f"{tower.bits_per_weight:.2f}" if tower.quantized_weights else "-",
         )
         for name, tower in found.towers.items()
     ]
-    show.table(("tower", ">matrix weights", ">int8", ">int8 in blocks", ">int8 multiply-adds"), rows)
+    show.table(("tower", ">matrix weights", ">quantized", ">in blocks", ">multiply-adds", ">bits a weight"), rows)
     left = [(item.name, f"{item.weights:,}", item.why) for tower in found.towers.values() for item in tower.left_float]
     if left:
         show.table(("left float", ">weights", "why"), left)

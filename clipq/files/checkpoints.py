@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import rebuild
 from ..models import Model
-from ..modules.state import Slot, slots
+from ..modules.state import PACKED, Slot, shapes, slots
 from ..resources import atomic_path
 from ..version import VERSION
 from ..zoo.offline import no_network
@@ -100,7 +101,15 @@ def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[
         "recipe": model.recipe.to_dict(),
         "source": dict(model.source),
         "results": dict(results or {}),
+        **_parameters(model.module),
     }
+
+
+def _parameters(module: nn.Module) -> dict[str, int]:
+    """How many weights there are, where the shapes of the tensors do not say it: several lie in a byte of some."""
+    if not any(name.endswith(PACKED) for name in slots(module)):
+        return {}
+    return {"parameters": sum(prod(shape) for shape in shapes(module).values())}
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
@@ -224,15 +233,22 @@ def _compare_one(header: Header, name: str, slot: Slot) -> None:
     where = f"{header.path}: tensor {name!r} has"
     if shape != list(expected.shape):
         raise CheckpointError(f"{where} shape {shape}, the model needs {list(expected.shape)}.")
-    exact = slot.attribute in ("qweight", "weight_scale") or not expected.is_floating_point()
-    if dtype not in ((expected.dtype,) if exact else _FLOATS):
+    if dtype not in _allowed(slot):
         raise CheckpointError(f"{where} dtype {dtype}, the model needs {expected.dtype}.")
+
+
+def _allowed(slot: Slot) -> tuple[torch.dtype, ...]:
+    """The dtypes that the tensor may have in a file."""
+    if slot.is_extra and slot.attribute == "weight_scale":
+        return (torch.float32, torch.float16) if slot.module.spec.has_half_scales else (torch.float32,)
+    cast = slot.tensor.is_floating_point() and not slot.is_extra and not slot.is_quantized
+    return _FLOATS if cast else (slot.tensor.dtype,)
 
 
 def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, slot in slots(module).items():
-        if slot.attribute == "weight_scale" and not tensors[name].isfinite().all():
-            raise CheckpointError(f"{header.path}: tensor {name!r} has scales that are not finite.")
+        if slot.is_extra and not tensors[name].isfinite().all():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has scales or zero points that are not finite.")
         if slot.is_quantized and tensors[name].is_floating_point() and tensors[name].isnan().any():
             raise CheckpointError(f"{header.path}: tensor {name!r} has weights that are no numbers.")
         slot.assign(tensors[name])

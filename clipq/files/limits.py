@@ -52,10 +52,15 @@ class Limits:
     @classmethod
     def of(cls, header: Header) -> Limits:
         """Those of the file whose checked header this is."""
-        shapes = [entry["shape"] for entry in header.tensors.values() if prod(entry["shape"])]
-        counts = [prod(shape) for shape in shapes]
-        dimensions = [number for shape in shapes for number in shape]
+        tensors = [(name, entry["shape"]) for name, entry in header.tensors.items() if prod(entry["shape"])]
+        counts = [prod(shape) * _share(name) for name, shape in tensors]
+        dimensions = [number * _share(name) for name, shape in tensors for number in shape]
         return cls(header.size, len(header.tensors), sum(counts), max(counts, default=0), max(dimensions, default=0))
+
+
+def _share(name: str) -> int:
+    """How many values there may be for each element of a tensor: 2 bits are the fewest that are packed into bytes."""
+    return 4 if name.endswith("weight_packed") else 1
 
 
 def check_numbers(header: Header) -> None:

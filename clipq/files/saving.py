@@ -155,7 +155,7 @@ def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
 def _arguments(spec: QuantSpec, dynamic: bool) -> dict[str, Any]:
     return {
         "num_bits": spec.bits,
-        "type": spec.kind,
+        "type": spec.codebook or spec.kind,
         "symmetric": spec.symmetric,
         "strategy": spec.granularity,
         "group_size": spec.group_size,

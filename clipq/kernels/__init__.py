@@ -39,7 +39,7 @@ def pack(weights: LinearWeights, kernel: str | None = None) -> Kernel:
     if not KERNELS[name].fits(weights):
         raise SchemeError(
             f"kernel {name!r} does not compute weights={weights.spec} with activations={weights.activations} and shape "
-            f"{list(weights.qweight.shape)}; force {chosen(weights.device, weights)!r}, or none."
+            f"{list(weights.shape)}; force {chosen(weights.device, weights)!r}, or none."
         )
     return KERNELS[name](weights, path) if path else KERNELS[name](weights)
 

@@ -16,7 +16,7 @@ class NativeLinear:
 
     def __init__(self, weights: LinearWeights, path: str | None = None):
         symmetric = weights.activations.symmetric
-        self._packed = native.PackedLinear(weights.qweight, weights.row_scale(), weights.bias, symmetric, path)
+        self._packed = native.PackedLinear(weights.integers, weights.row_scale(), weights.bias, symmetric, path)
 
     @staticmethod
     def obstacle(device: torch.device) -> str | None:
@@ -27,7 +27,7 @@ class NativeLinear:
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
         per_token = weights.activations is not None and weights.activations.granularity == "token"
-        return weights.integer_rows and per_token and weights.qweight.shape[1] <= library.MAX_INPUTS
+        return weights.integer_rows and per_token and weights.shape[1] <= library.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

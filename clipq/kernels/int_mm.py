@@ -26,10 +26,10 @@ class IntMMLinear:
 
     def __init__(self, weights: LinearWeights):
         self.activations = weights.activations
-        self.qweight = weights.qweight
+        self.qweight = weights.integers
         self.scale = weights.row_scale()
         # The zero point is the same for a whole row of x, so its product with the weights is one sum per channel.
-        self.sums = weights.qweight.sum(dim=1, dtype=torch.int32)
+        self.sums = self.qweight.sum(dim=1, dtype=torch.int32)
         self.bias = None if weights.bias is None else weights.bias.float()
 
     @staticmethod
@@ -40,7 +40,7 @@ class IntMMLinear:
 
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
-        cuda_shape = all(size % _CUDA_MULTIPLE == 0 for size in weights.qweight.shape)
+        cuda_shape = all(size % _CUDA_MULTIPLE == 0 for size in weights.shape)
         return (
             weights.integer_rows and weights.activations is not None and (weights.device.type != "cuda" or cuda_shape)
         )

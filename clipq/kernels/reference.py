@@ -40,7 +40,7 @@ class ReferenceLinear(_PlainTorch):
 
 
 class WeightOnlyLinear(_PlainTorch):
-    """W8A16: dequantize the weights to the activations' precision, then the float product."""
+    """W8A16, W4A16 and the like: dequantize the weights to the activations' precision, then the float product."""
 
     name = "dequantize"
 

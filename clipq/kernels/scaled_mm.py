@@ -43,7 +43,7 @@ class ScaledMMLinear:
     def fits(weights: LinearWeights) -> bool:
         activations = weights.activations
         by_rows = activations is not None and activations.granularity == "token" and weights.row_scaled
-        sizes = all(size % _MULTIPLE == 0 for size in weights.qweight.shape)
+        sizes = all(size % _MULTIPLE == 0 for size in weights.shape)
         return by_rows and sizes and activations.kind == weights.spec.kind == "float"
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..arithmetic import functional
+from ..arithmetic import functional, packing
 from ..arithmetic.specs import QuantSpec
 
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """int8 or fp8 `qweight` [out, in] with its float32 `scale`, optional int8 `zero_point`, optional `bias` [out]."""
+    """`qweight` with its `scale` (float32 or float16), optional int8 `zero_point`, optional `bias` [out].
+
+    `qweight`: int8 or fp8 [out, in], or for fewer than 8 bits uint8 [out, bytes]: `inputs` values a row, packed as
+    `arithmetic.packing` does.
+    """
 
     qweight: Tensor
     scale: Tensor
@@ -21,15 +25,29 @@ class LinearWeights:
     bias: Tensor | None
     spec: QuantSpec
     activations: QuantSpec | None
+    inputs: int | None = None
 
     @property
     def device(self) -> torch.device:
         return self.qweight.device
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.qweight.shape[0], self.qweight.shape[1] if self.inputs is None else self.inputs
+
+    @property
+    def integers(self) -> Tensor:
+        """int8 [out, in]; unpacked anew at each call where several share a byte."""
+        if not self.spec.is_packed or self.qweight.dtype == torch.int8:
+            return self.qweight
+        values = packing.unpack(self.qweight, self.spec.bits, self.shape[1])
+        return (values.to(torch.int8) + self.spec.qmin) if self.spec.qmin else values.to(torch.int8)
+
+    @property
     def row_scaled(self) -> bool:
         """Symmetric with one scale a row (or one in all): the scale can be applied after the product."""
-        return self.spec.symmetric and self.spec.granularity in ("channel", "tensor")
+        return self.spec.symmetric and not self.spec.codebook and self.spec.granularity in ("channel", "tensor")
 
     @property
     def integer_rows(self) -> bool:
@@ -38,9 +56,10 @@ class LinearWeights:
 
     def row_scale(self) -> Tensor:
         """float32 [out]; defined if `row_scaled`."""
-        return self.scale.float().reshape(-1).expand(self.qweight.shape[0]).contiguous()
+        return self.scale.float().reshape(-1).expand(self.shape[0]).contiguous()
 
     def dequantized(self) -> Tensor:
-        """The float32 weight [out, in] that the stored one stands for."""
-        zero_point = torch.zeros_like(self.scale) if self.zero_point is None else self.zero_point.float()
-        return functional.dequantize(self.qweight, self.scale.float(), zero_point, self.spec)
+        """The float32 weight [out, in] that the integers stand for."""
+        scale = self.scale.float()
+        zero_point = torch.zeros_like(scale) if self.zero_point is None else self.zero_point.float()
+        return functional.dequantize(self.integers, scale, zero_point, self.spec)

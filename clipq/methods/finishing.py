@@ -14,12 +14,10 @@ from ..hosts.calls import install
 from ..kernels.cpu import NativeLinear
 from ..kernels.reference import ReferenceLinear
 from ..kernels.scaled_mm import ScaledMMLinear
-from ..modules.layers import QLinear, QuantizedModule
+from ..modules.layers import KEPT, QLinear, QuantizedModule
 from ..towers.calls import WholeTower
 from .dtypes import fallback_dtype
 from .recipes import Recipe, state
-
-_EXACT = ("qweight", "weight_scale")  # floats (fp8) that are not cast
 
 
 def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
@@ -27,7 +25,7 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
     for name, part in module.named_modules():
         for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
             tower = host.tower_of(module, f"{name}.{key}" if name else key)
-            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key in _EXACT:
+            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key in KEPT:
                 continue
             dtype = fallback_dtype(recipe.schemes[tower], tensor.device)
             if isinstance(tensor, nn.Parameter):

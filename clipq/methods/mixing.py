@@ -34,7 +34,7 @@ from .sensitivity import checked_towers, measured, with_answers
 from .steps import is_calibrated
 from .units import Trials, Unit, units_of
 
-CANDIDATES: tuple[str, ...] = ("fp16", "int8", "int8-weight-only")
+CANDIDATES: tuple[str, ...] = ("fp16", "int8", "int8-weight-only", "int4")
 """Precisions that a unit may get; a float one is also what stays float around the integers."""
 
 _SHOWN = 64  # points of the front that are kept
@@ -94,8 +94,8 @@ def mix(
     fallback = next((one.fallback for one in chosen.values() if one.is_float), "auto")
     with evaluating(module), torch.no_grad():
         install(module)
-        trials = Trials(module, host, units_of(module, host, towers), chosen)
         seen, unseen = ({tower: one[i] for tower, one in halves.items()} for i in (0, 1))
+        trials = Trials(module, host, units_of(module, host, towers), chosen, seen)
         return _found(_Search(module, host, limit, trials, seen, unseen, others, fallback))
 
 
@@ -134,8 +134,9 @@ def quantize(
         raise SchemeError(f"fallback={fallback!r} is not for a budget: name {fallback!r} among the candidates instead.")
     found = mix(model, budget, precision=precision or MIXED, candidates=candidates, calibration=calibration)
     looks = {tower for tower, scheme in found.schemes.items() if is_calibrated(scheme)}
-    rest = {k: one for k, one in calibration.items() if k in looks} if isinstance(calibration, Mapping) else None
-    return quantization.quantize(model, found.schemes, calibration=rest or None)
+    if isinstance(calibration, Mapping):
+        calibration = {tower: one for tower, one in calibration.items() if tower in looks} or None
+    return quantization.quantize(model, found.schemes, calibration=calibration if looks else None)
 
 
 def _candidates(given: Sequence[Precision] | None) -> dict[str, Scheme]:
@@ -227,7 +228,7 @@ def _verified(search: _Search, point: Point) -> dict[str, float]:
     copy = deepcopy(search.module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClipqWarning)  # said once, when the model itself is quantized
-        quantization.quantize_module(copy, _without_steps(search.schemes(point)))
+        quantization.quantize_module(copy, search.schemes(point), search.seen)
     found = _difference(search, copy, search.unseen, _embedded(search, search.unseen))
     size = sum(slot.tensor.nbytes for slot in slots(copy).values())
     values = {"drop": found.drop, "changed": found.changed, "cosine": found.cosine, "bytes": size}
@@ -235,10 +236,6 @@ def _verified(search: _Search, point: Point) -> dict[str, float]:
         return values
     ones = {tower: search.unseen[tower][0][:1] for tower in search.towers}
     return {**values, "ms": sum(tower_time(copy, search.host, tower, one) for tower, one in ones.items())}
-
-
-def _without_steps(schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
-    return {tower: replace(scheme, steps=()) for tower, scheme in schemes.items()}
 
 
 def _by_size(search: _Search, points: list[Point]) -> tuple[Point, dict[str, float]]:

@@ -86,12 +86,26 @@ def schemes_of(
             found[tower] = candidates[next(iter(own.values()))]
             continue
         most = quantized.most_common(1)[0][0]
-        exceptions = tuple(
-            (pattern, candidates[name]) for unit, name in own.items() if name != most for pattern in unit.patterns
-        )
-        name = MIXED if exceptions else most
-        found[tower] = replace(candidates[most], name=name, fallback=fallback, exceptions=exceptions)
+        others = {unit: candidates[name] for unit, name in own.items() if name != most}
+        scheme = replace(candidates[most], fallback=fallback)
+        if others:
+            exceptions = [one for unit, other in others.items() for one in _exceptions(unit, other)]
+            steps = next((candidates[name].steps for name in quantized if candidates[name].steps), ())
+            scheme = replace(scheme, name=MIXED, steps=steps, exceptions=(*exceptions, *scheme.exceptions))
+        found[tower] = scheme
     return found
+
+
+def _exceptions(unit: Unit, scheme: Scheme) -> list[tuple[str, Scheme]]:
+    """That give a unit a scheme, with the exceptions that this has itself."""
+    schemes = [scheme.at(name) for name in unit.modules]
+    if all(one is scheme for one in schemes):
+        return [(pattern, _plain(scheme)) for pattern in unit.patterns]
+    return [(name, _plain(one)) for name, one in zip(unit.modules, schemes, strict=True)]
+
+
+def _plain(scheme: Scheme) -> Scheme:
+    return replace(scheme, steps=(), exceptions=())
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -21,7 +21,7 @@ from .recipes import Recipe
 from .replacing import install, plan, replacement
 
 _UNEXPECTED_SHARE = 0.005  # float weights that nobody asked for, as a share of a tower, above which quantize warns
-_SMALL_SHARE = 0.5  # int8 weights, as a share of a tower, below which it warns of all that stays float
+_SMALL_SHARE = 0.5  # quantized weights, as a share of a tower, below which it warns of all that stays float
 
 
 def quantize(
@@ -31,7 +31,7 @@ def quantize(
 
     `model`: an open_clip, transformers or timm module, a SentenceTransformer or feature getter of timm around one, or a
     `clipq.Model`. `precision`: a name ("int8", "int8-weight-only", "fp16", ...), a `Scheme`, or {"image": ...,
-    "text": ...}. `fallback`: the precision of what stays float in an int8 tower ("fp32", "fp16", "bf16"; default: fp16
+    "text": ...}. `fallback`: the precision of what stays float in a quantized tower (default: fp16
     where the device computes it natively). `calibration`: what the numbers of a precision that looks at inputs are
     chosen by, for one tower or {"image": ..., "text": ...}: see `clipq.methods.calibration`.
 
@@ -80,7 +80,7 @@ def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None
     for name, tower in report.towers.items():
         asked_for = schemes[name].embeddings is None  # float embeddings
         left = [one for one in tower.left_float if one.why != EXCEPTION and not (asked_for and one.is_embedding)]
-        small = tower.int8_weights < _SMALL_SHARE * (tower.int8_weights + sum(one.weights for one in left))
+        small = tower.quantized_weights < _SMALL_SHARE * (tower.quantized_weights + sum(one.weights for one in left))
         unexpected = left if small else [one for one in left if not one.intended]
         share = sum(one.weights for one in unexpected) / max(tower.matrix_weights, 1)
         if not schemes[name].is_float and share > _UNEXPECTED_SHARE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,12 @@ _GRAMS_BYTES = 1 << 30  # of float32 gram matrices at a time; more linears than 
 
 def round_by_inputs(work: Work) -> None:
     """Choose the integers of every linear by `arithmetic.gptq`, for the inputs that the float tower gives it."""
-    for part in _parts(work.floats.values()):
+    round_all(work, list(work.floats.values()))
+
+
+def round_all(work: Work, chosen: Sequence[Floats]) -> None:
+    """As `round_by_inputs`, for the linears that are `chosen`."""
+    for part in _parts(chosen):
         grams = _grams(work, part)
         for one in part:
             found = gptq(one.weight.cpu(), grams.pop(one), one.layer.spec)
@@ -32,7 +37,8 @@ def _parts(floats: Iterable[Floats]) -> Iterator[list[Floats]]:
             part, size = [], 0
         part.append(one)
         size += own
-    yield part
+    if part:
+        yield part
 
 
 def _grams(work: Work, part: list[Floats]) -> dict[Floats, Tensor]:

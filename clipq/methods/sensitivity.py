@@ -108,7 +108,7 @@ def sensitivity(
     """Measure how much each unit of `model` (a float one, which stays as it is) suffers from each precision.
 
     `calibration`: inputs for one tower or {"image": ..., "text": ...}, as for `quantize`; their labels are not needed.
-    `towers`: those to measure (default: all). Steps of a precision are not run: integers are rounded to nearest.
+    `towers`: those to measure (default: all). Steps of a precision run over a whole tower in it.
     """
     module = unwrapped(model) if isinstance(model, nn.Module) else getattr(model, "module", model)
     host = find_host(module)
@@ -116,7 +116,7 @@ def sensitivity(
     schemes = [resolve(one) for one in precisions]
     inputs = inputs_of(model, with_answers(model, chosen, calibration), calibration)
     with evaluating(module):
-        trials = Trials(module, host, units_of(module, host, chosen), {one.name: one for one in schemes})
+        trials = Trials(module, host, units_of(module, host, chosen), {one.name: one for one in schemes}, inputs)
         return measured(module, host, trials, inputs)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ..arithmetic.schemes import Scheme
 from ..errors import unknown_name
 from .correction import correct_biases
+from .fitting import fit_scales
+from .ordering import round_in_order
 from .rounding import round_by_inputs
 from .smoothing import smooth
 from .turning import turn_values
@@ -27,6 +29,8 @@ STEPS: Mapping[str, Step] = {
     "smooth": Step(smooth, calibrated=True),
     "gptq": Step(round_by_inputs, calibrated=True),
     "correct-biases": Step(correct_biases, calibrated=True),
+    "gptq-in-order": Step(round_in_order, calibrated=True),
+    "fit-scales": Step(fit_scales, calibrated=False),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from ..errors import SchemeError
 from ..hosts import Host
 from ..modules.state import slots
 from ..towers.blocks import find_blocks
+from .choosing import choose_numbers
 from .dtypes import DTYPES
 from .recipes import Recipe
 from .replacing import install, plan, replacement
@@ -53,35 +54,46 @@ def units_of(module: nn.Module, host: Host, towers: Sequence[str]) -> tuple[Unit
 
 
 class Trials:
-    """A model whose units can be put into one of some precisions and back; each is rounded once.
+    """A model whose units can be put into one of some precisions and back; numbers are chosen once for each precision.
 
-    Float precisions round the weights only: what they round between the layers is far less than what integers do.
+    Steps of a precision run over the whole tower in it, on `inputs` if they look at any. Float precisions round the
+    weights only: what they round between the layers is far less than what integers do.
     """
 
-    def __init__(self, module: nn.Module, host: Host, units: Sequence[Unit], candidates: Mapping[str, Scheme]):
+    def __init__(
+        self,
+        module: nn.Module,
+        host: Host,
+        units: Sequence[Unit],
+        candidates: Mapping[str, Scheme],
+        inputs: Mapping[str, Sequence[Tensor]] | None = None,
+    ):
         self._module, self._host, self.units, self.candidates = module, host, tuple(units), dict(candidates)
         self._originals = {name: module.get_submodule(name) for unit in units for name in unit.modules}
         self._kinds = plan(host, module, {unit.tower: PRECISIONS["int8"] for unit in units})
-        self._made: dict[tuple[str, str], nn.Module] = {}
+        self._inputs = inputs or {}
+        self._made: dict[str, dict[str, nn.Module]] = {}
 
-    def part(self, name: str, precision: str) -> nn.Module:
-        """What stands in place of the module called `name` in a quantized precision."""
-        if (name, precision) not in self._made:
-            tower = self._host.tower_of(self._module, name)
-            recipe = Recipe({tower: self.candidates[precision]}, self._kinds)
-            before = self._module.get_submodule(name)
-            install(self._module, {name: self._originals[name]})
-            made = replacement(self._module, name, self._kinds[name], self._host, recipe)
-            install(self._module, {name: before})
-            self._made[name, precision] = made.eval().requires_grad_(False)
-        return self._made[name, precision]
+    def _parts(self, precision: str) -> dict[str, nn.Module]:
+        """What stands in place of each module in a quantized precision; without those that cannot have it."""
+        if precision not in self._made:
+            scheme = self.candidates[precision]
+            recipe = Recipe({unit.tower: scheme for unit in self.units}, self._kinds)
+            made: dict[str, nn.Module] = {}
+            for name in self._originals:
+                with suppress(SchemeError):  # groups may not divide a width
+                    made[name] = replacement(self._module, name, self._kinds[name], self._host, recipe)
+            try:
+                install(self._module, made)
+                choose_numbers(self._module, self._host, recipe, {k: self._originals[k] for k in made}, self._inputs)
+            finally:
+                install(self._module, self._originals)
+            self._made[precision] = {name: part.eval().requires_grad_(False) for name, part in made.items()}
+        return self._made[precision]
 
     def can(self, unit: Unit, precision: str) -> bool:
-        """Whether the unit's shapes allow a precision: groups may not divide a width."""
-        try:
-            return self.candidates[precision].is_float or all(self.part(name, precision) for name in unit.modules)
-        except SchemeError:
-            return False
+        """Whether the unit's shapes allow a precision."""
+        return self.candidates[precision].is_float or self._parts(precision).keys() >= set(unit.modules)
 
     @contextmanager
     def tried(self, choice: Mapping[Unit, str]) -> Iterator[None]:
@@ -89,19 +101,20 @@ class Trials:
         with ExitStack() as stack:
             for unit, precision in choice.items():
                 scheme = self.candidates[precision]
+                if not scheme.is_float:
+                    self._parts(precision)
                 for name in unit.modules:
                     if scheme.is_float:
                         stack.enter_context(_rounded(self._originals[name], DTYPES[scheme.fallback]))
                     else:
                         stack.callback(install, self._module, {name: self._originals[name]})
-                        install(self._module, {name: self.part(name, precision)})
+                        install(self._module, {name: self._parts(precision)[name]})
             yield
 
     def bytes_of(self, unit: Unit, precision: str, dtype: torch.dtype) -> int:
         """Of the unit's tensors as a file holds them, where what stays float is of `dtype`."""
-        is_float = self.candidates[precision].is_float
-        parts = [self._originals[name] if is_float else self.part(name, precision) for name in unit.modules]
-        return sum(stored_bytes(part, dtype) for part in parts)
+        parts = self._originals if self.candidates[precision].is_float else self._parts(precision)
+        return sum(stored_bytes(parts[name], dtype) for name in unit.modules)
 
     def other_bytes(self, tower: str, dtype: torch.dtype) -> int:
         """Of the tensors of `tower` that are of no unit."""
@@ -116,7 +129,7 @@ class Trials:
 def stored_bytes(module: nn.Module, dtype: torch.dtype) -> int:
     """Of the tensors of a module, quantized or not, where what is float and may be cast is of `dtype`."""
     return sum(
-        slot.tensor.nbytes if slot.attribute in ("qweight", "weight_scale") else _nbytes(slot.tensor, dtype)
+        slot.tensor.nbytes if slot.is_extra or slot.is_quantized else _nbytes(slot.tensor, dtype)
         for slot in slots(module).values()
     )
 

@@ -56,10 +56,7 @@ class Floats:
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
         q, scale, zero_point = self.integers()
-        self.layer.qweight = q.reshape(self.layer.qweight.shape)
-        self.layer.weight_scale = scale
-        if not self.layer.spec.symmetric:
-            self.layer.weight_zero_point = zero_point.to(torch.int8)
+        self.layer.set_integers(q, scale, zero_point)
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)
@@ -100,10 +97,10 @@ class Work:
         """float32 [n, width] of all inputs, computed with the floats as they are now."""
         return torch.cat([self._encode(batch).float() for batch in self.inputs])
 
-    def observe(self, chosen: Sequence[Floats], see: See) -> None:
-        """Run all inputs, and show `see` the rows that come to each of the `chosen` linears."""
+    def observe(self, chosen: Sequence[Floats], see: See, inputs: Sequence[Tensor] | None = None) -> None:
+        """Run all inputs (or these), and show `see` the rows that come to each of the `chosen` linears."""
         with _seen_by(chosen, see):
-            for batch in self.inputs:
+            for batch in self.inputs if inputs is None else inputs:
                 self._encode(batch)
 
     @torch.no_grad()

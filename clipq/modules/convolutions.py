@@ -70,7 +70,7 @@ class QPatchEmbed(QConvolution):
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
-        channels, down, across = self.qweight.shape[1:]
+        channels, down, across = self.weight_shape[1:]
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] < down or x.shape[3] < across:
             raise DataError(
                 f"pixels of shape {list(x.shape)} do not fit a patch embedding, which takes [batch, {channels}, "

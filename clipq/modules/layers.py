@@ -1,6 +1,6 @@
 """The quantized modules: `QLinear` and `QEmbedding`. Buffers, no tensor subclasses, no gradient.
 
-The int8 buffer is called `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
+The buffer of integers is `qweight`; `weight` is a property that dequantizes, because hosts look at a layer's weight:
 open_clip reads `c_fc.weight.dtype` for its text tower's precision (and first `int8_original_dtype`, which is here
 too), transformers reads `patch_embedding.weight.dtype`.
 """
@@ -8,6 +8,8 @@ too), transformers reads `patch_embedding.weight.dtype`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
-from ..arithmetic import functional
+from ..arithmetic import functional, packing
 from ..arithmetic.schemes import Scheme
 from ..arithmetic.specs import QuantSpec
 from ..errors import DataError, QuantizationError
@@ -24,37 +26,64 @@ from ..kernels.ops import REAL, traced
 from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
+EXACT = ("weight_scale", "weight_zero_point")
+KEPT = ("qweight", *EXACT)
+"""Tensors that no cast of the surroundings changes; fp8 numbers are floats to torch, too."""
+"""The attributes that no change of precision touches."""
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
 class QuantizedModule(nn.Module):
-    """An int8 `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
+    """A `qweight` with its `weight_scale` and, if asymmetric, `weight_zero_point`.
 
+    `qweight` is int8 in the shape of the weight, or for fewer than 8 bits packed: uint8 [out, bytes], in memory as on
+    disk, so that neither ever holds more. `spec` is the one given, fitted to the width of the rows.
     `compute_dtype` is the precision of what surrounds the layer. A weight on the meta device gives empty tensors of
     the right shapes, to be assigned by the checkpoint reader.
     """
 
     def __init__(self, weight: Tensor, spec: QuantSpec, name: str):
         super().__init__()
-        self.spec = spec
+        self.weight_shape = tuple(weight.shape)
+        self.spec = spec = spec.fitted(weight[0].numel(), name)
         self.compute_dtype = weight.dtype
         rows = weight.detach().reshape(weight.shape[0], -1)
         q, scale, zero_point = _empty(rows, spec) if weight.is_meta else functional.quantize_weight(rows, spec, name)
-        self.register_buffer("qweight", q.reshape(weight.shape))
+        self.register_buffer("qweight", self._stored(q))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero_point", zero_point)
 
+    def _stored(self, q: Tensor) -> Tensor:
+        """int8 [out, in] as `qweight` holds it."""
+        if not self.spec.is_packed:
+            return q.reshape(self.weight_shape)
+        if q.is_meta:
+            return q.new_empty(len(q), packing.packed_width(q.shape[1], self.spec.bits), dtype=torch.uint8)
+        return packing.pack(q - self.spec.qmin, self.spec.bits)
+
+    def set_integers(self, q: Tensor, scale: Tensor, zero_point: Tensor | None) -> None:
+        """Take int8 values [out, in], scale and zero point, of the shapes of `functional.quantize_weight`."""
+        self.qweight = self._stored(q)
+        self.weight_scale = functional.stored(scale, self.spec)
+        self.weight_zero_point = None if self.spec.symmetric else functional.stored_zero_point(zero_point, self.spec)
+
+    def stored_weight(self) -> list[Tensor]:
+        """The tensors that stand for the weight: integers, scales, zero points."""
+        tensors = (self.qweight, self.weight_scale, self.weight_zero_point)
+        return [tensor for tensor in tensors if tensor is not None]
+
     def kernel_weights(self, bias: Tensor | None = None, activations: QuantSpec | None = None) -> kernels.LinearWeights:
-        rows = self.qweight.reshape(self.qweight.shape[0], -1)
-        return kernels.LinearWeights(rows, self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+        rows, inputs = self.qweight.reshape(self.qweight.shape[0], -1), prod(self.weight_shape[1:])
+        parts = (self.weight_scale, self.weight_zero_point, bias, self.spec, activations)
+        return kernels.LinearWeights(rows, *parts, inputs)
 
     @property
     def weight(self) -> Tensor:
-        """What the int8 weight stands for, in `compute_dtype` and the original shape; made anew at each call."""
+        """What the integers stand for, in `compute_dtype` and the original shape; made anew at each call."""
         return self._dequantized()
 
     def _dequantized(self) -> Tensor:
-        return self.kernel_weights().dequantized().reshape(self.qweight.shape).to(self.compute_dtype)
+        return self.kernel_weights().dequantized().reshape(self.weight_shape).to(self.compute_dtype)
 
     @property
     def int8_original_dtype(self) -> torch.dtype:
@@ -65,28 +94,28 @@ class QuantizedModule(nn.Module):
         super()._save_to_state_dict(*arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
-        # `.half()` and the like change the surroundings' precision; scales stay float32, or they would lose bits, and
-        # fp8 numbers, which are floats to torch, stay what they are.
-        before = {name: getattr(self, name) for name in ("qweight", "weight_scale")}
+        # `.half()` and the like change the surroundings' precision; scales keep theirs, or they would lose bits.
+        before = [getattr(self, name) for name in KEPT]
         super()._apply(fn, recurse)
-        for name, tensor in before.items():
-            if getattr(self, name).dtype != tensor.dtype:
+        for name, tensor in zip(KEPT, before, strict=True):
+            if tensor is not None and getattr(self, name).dtype != tensor.dtype:
                 setattr(self, name, tensor.to(getattr(self, name).device))
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 
 
 def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = functional.choose_qparams(rows, spec)[0]
-    return (
-        torch.empty_like(rows, dtype=functional.STORED[spec.kind]),
-        scale,
-        None if spec.symmetric else scale.to(torch.int8),
-    )
+    """Of the shapes that `functional.quantize_weight` gives for `rows` on the meta device."""
+    if spec.stores_values:
+        scale = rows.new_empty(rows.shape[0] if spec.granularity == "channel" else 1, 1 << spec.bits)
+    else:
+        scale = functional.choose_qparams(rows, replace(spec, bits=8, codebook=None, float_zero_point=False))[0]
+    zero_point = None if spec.symmetric else functional.stored_zero_point(scale, spec)
+    return torch.empty_like(rows, dtype=functional.STORED[spec.kind]), scale, zero_point
 
 
 class QLinear(QuantizedModule):
-    """An `nn.Linear` with int8 weights [out, in] and, unless weight-only, int8 activations quantized at run time.
+    """An `nn.Linear` with quantized weights [out, in] and, unless weight-only, int8 activations quantized at run time.
 
     Maps [..., in] to [..., out] in the input's dtype. Products are summed in int32 (fast kernels) or float32
     (reference); scale and bias are applied in float32.
@@ -146,6 +175,7 @@ class QLinear(QuantizedModule):
 
     def extra_repr(self) -> str:
         mode = "weight-only" if self.activations is None else f"activations={self.activations}"
+        mode = mode if self.spec.label == "int8" else f"{self.spec.label}, {mode}"
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {mode}"
 
 

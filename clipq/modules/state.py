@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import QLinear, QuantizedModule
+from ..arithmetic.specs import QuantSpec
+from .layers import EXACT, QLinear, QuantizedModule
 
-_ON_DISK = {"qweight": "weight", "weight_scale": "weight_scale", "weight_zero_point": "weight_zero_point"}
+PACKED = "_packed"  # how compressed-tensors calls a weight of which several integers share a byte
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,16 @@ class Slot:
     @property
     def is_quantized(self) -> bool:
         return self.attribute == "qweight"
+
+    @property
+    def is_extra(self) -> bool:
+        """Whether quantization added it: a scale, a zero point, a codebook."""
+        return isinstance(self.module, QuantizedModule) and self.attribute in EXACT
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the weight itself, however it is stored."""
+        return self.module.weight_shape if self.is_quantized else tuple(self.tensor.shape)
 
     def assign(self, tensor: Tensor) -> None:
         value = nn.Parameter(tensor, requires_grad=False) if self.is_parameter else tensor
@@ -54,16 +65,27 @@ def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _disk_name(path: str, module: nn.Module, attribute: str) -> str:
     if isinstance(module, QuantizedModule):
-        attribute = _ON_DISK.get(attribute, attribute)
+        attribute = _stored_as(module.spec, attribute)
         if path.rpartition(".")[2] == "in_proj":
             return f"{path}_{attribute}"
     return f"{path}.{attribute}" if path else attribute
 
 
+def _stored_as(spec: QuantSpec, attribute: str) -> str:
+    if attribute == "qweight":
+        return f"weight{PACKED}" if spec.is_packed else "weight"
+    return "weight_codebook" if attribute == "weight_scale" and spec.stores_values else attribute
+
+
+def weights(model: nn.Module) -> dict[str, Slot]:
+    """As `slots`, under the names that the weights have in the host's float model, and nothing else."""
+    found = {name: slot for name, slot in slots(model).items() if not slot.is_extra}
+    return {name.removesuffix(PACKED) if slot.is_quantized else name: slot for name, slot in found.items()}
+
+
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight by its name on disk; the same before and after quantizing."""
-    extra = ("weight_scale", "weight_zero_point")
-    return {name: tuple(slot.tensor.shape) for name, slot in slots(model).items() if slot.attribute not in extra}
+    """The shape of every weight by its name in the float model; the same before and after quantizing."""
+    return {name: slot.shape for name, slot in weights(model).items()}
 
 
 def fingerprint(model: nn.Module, settings: str = "") -> str:

@@ -243,4 +243,4 @@ def _matrix(*linears: QLinear) -> Int8Matrix:
     weights = [linear.kernel_weights(linear.bias) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])
-    return Int8Matrix(torch.cat([one.qweight for one in weights]), scales, torch.cat(biases))
+    return Int8Matrix(torch.cat([one.integers for one in weights]), scales, torch.cat(biases))

@@ -20,7 +20,7 @@ REFUSALS: list[tuple[type[ClipqError], str, Callable[[], object]]] = [
         "unknown granularity 'chanel'. Did you mean 'channel'? Allowed: channel, group, tensor, token.",
         lambda: QuantSpec(granularity="chanel"),
     ),
-    (SchemeError, "bits=4 is not supported; clipq quantizes to 8 bits.", lambda: QuantSpec(bits=4)),
+    (SchemeError, "bits=5 is not supported; give one of 8, 4, 3, 2.", lambda: QuantSpec(bits=5)),
     (SchemeError, "symmetric='no' is not allowed; give True or False.", lambda: QuantSpec(symmetric="no")),
     (SchemeError, "granularity='group' with group_size=None: give group_size", lambda: QuantSpec(granularity="group")),
     (SchemeError, "granularity='channel' with group_size=64: give group_size", lambda: QuantSpec(group_size=64)),
@@ -114,7 +114,7 @@ def test_a_stored_scheme_lacks_no_field(key: str) -> None:
 
 
 HOSTILE = [
-    {**without(""), "extra": 1}, with_weights(extra=1), with_weights(bits=2), with_weights(granularity=[]),
+    {**without(""), "extra": 1}, with_weights(extra=1), with_weights(bits=1), with_weights(granularity=[]),
     with_weights(granularity="group", group_size="8"), {**without(""), "weights": "int8"},
     {**without(""), "fallback": {}}, {}, [], "int8", None, 8,
 ]  # fmt: skip

@@ -129,8 +129,8 @@ def test_the_products_of_1x1_convolutions_are_counted() -> None:
     module = of_timm("test_efficientnet")
     before = coverage(module).towers["image"]
     after = coverage(quantized(module)[0]).towers["image"]
-    assert (before.int8_macs, before.macs) == (0, after.macs)
-    assert after.int8_macs == sum(
+    assert (before.quantized_macs, before.macs) == (0, after.macs)
+    assert after.quantized_macs == sum(
         part.qweight.numel() * size for part, size in pixels_of(module) if isinstance(part, QPointwise)
     )
 

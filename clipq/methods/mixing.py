@@ -148,10 +148,13 @@ def _candidates(given: Sequence[Precision] | None) -> dict[str, Scheme]:
             "which one at most is float: what stays float in a tower has one precision."
         )
     for one in schemes:
-        if one.steps or one.exceptions:
-            raise SchemeError(
-                f"candidate {one.name!r} has steps or exceptions; give a plain precision, such as 'int8'."
-            )
+        if any(own.is_float for _, own in one.exceptions) or (one.embeddings is None and not one.is_float):
+            raise SchemeError(f"candidate {one.name!r} leaves modules float; what does that is a candidate of its own.")
+    if len(steps := {one.steps for one in schemes if one.steps}) > 1:
+        raise SchemeError(
+            f"candidates have different steps, {' and '.join(map(str, sorted(steps)))}, but a tower's numbers are "
+            "chosen in one way; give candidates with the same steps, or without any."
+        )
     return {one.name: one for one in schemes}
 
 

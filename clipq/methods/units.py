@@ -21,6 +21,8 @@ from .recipes import Recipe
 from .replacing import install, plan, replacement
 
 OUTSIDE = "outside the blocks"
+_WITHIN = ("turn-values", "gptq", "gptq-in-order", "fit-scales", "correct-biases")
+"""Steps that change the linears of a block and nothing around them."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,16 @@ class Trials:
         candidates: Mapping[str, Scheme],
         inputs: Mapping[str, Sequence[Tensor]] | None = None,
     ):
+        for one in candidates.values():
+            if reaching := [step for step in one.steps if step not in _WITHIN]:
+                raise SchemeError(
+                    f"{one.name!r} has the step {reaching[0]!r}, which changes more than the linears of a block, so "
+                    "blocks cannot be tried one by one; give precisions without it."
+                )
         self._module, self._host, self.units, self.candidates = module, host, tuple(units), dict(candidates)
         self._originals = {name: module.get_submodule(name) for unit in units for name in unit.modules}
         self._kinds = plan(host, module, {unit.tower: PRECISIONS["int8"] for unit in units})
+        self._kinds = {name: kind for name, kind in self._kinds.items() if name in self._originals}
         self._inputs = inputs or {}
         self._made: dict[str, dict[str, nn.Module]] = {}
 
@@ -80,9 +89,12 @@ class Trials:
             scheme = self.candidates[precision]
             recipe = Recipe({unit.tower: scheme for unit in self.units}, self._kinds)
             made: dict[str, nn.Module] = {}
-            for name in self._originals:
+            for name, kind in self._kinds.items():
+                own = scheme.at(name)
+                if own.is_float or (kind == "embedding" and own.embeddings is None):
+                    continue
                 with suppress(SchemeError):  # groups may not divide a width
-                    made[name] = replacement(self._module, name, self._kinds[name], self._host, recipe)
+                    made[name] = replacement(self._module, name, kind, self._host, recipe)
             try:
                 install(self._module, made)
                 choose_numbers(self._module, self._host, recipe, {k: self._originals[k] for k in made}, self._inputs)
@@ -114,7 +126,7 @@ class Trials:
     def bytes_of(self, unit: Unit, precision: str, dtype: torch.dtype) -> int:
         """Of the unit's tensors as a file holds them, where what stays float is of `dtype`."""
         parts = self._originals if self.candidates[precision].is_float else self._parts(precision)
-        return sum(stored_bytes(parts[name], dtype) for name in unit.modules)
+        return sum(stored_bytes(parts.get(name, self._originals[name]), dtype) for name in unit.modules)
 
     def other_bytes(self, tower: str, dtype: torch.dtype) -> int:
         """Of the tensors of `tower` that are of no unit."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from mixing_helpers import fragile, inputs
@@ -9,10 +11,13 @@ from tiny_models import build, config
 
 import clipq
 from clipq.arithmetic.precisions import PRECISIONS
+from clipq.arithmetic.scheme_files import read_schemes, write_schemes
 from clipq.description import weight_bytes
 from clipq.errors import BudgetError, QuantizationError, SchemeError, UnknownNameError
+from clipq.methods import quantization
 from clipq.methods.budgets import Budget
 from clipq.methods.mixing import mix
+from clipq.methods.steps import is_calibrated
 from clipq.methods.units import Trials, units_of
 from clipq.modules.layers import QuantizedModule
 
@@ -25,7 +30,7 @@ def model(name: str = "open_clip CLIP") -> clipq.Model:
     return clipq.Model(build(name), config=config(name))
 
 
-@pytest.mark.parametrize(("name", "share"), zip(MODELS, (0.5, 0.9, 0.05, 0.3), strict=True))
+@pytest.mark.parametrize(("name", "share"), list(zip(MODELS, (0.5, 0.9, 0.05, 0.3), strict=True)))
 def test_sizes_are_those_of_the_model_that_comes_out(name, share):
     """Never above the budget, and what is said of it is what it has."""
     given = inputs(build(name), 12)
@@ -131,18 +136,19 @@ def test_a_tower_may_be_settled():
 
 @pytest.mark.parametrize("name", sorted(PRECISIONS))
 def test_the_size_of_every_precision_is_known_before(name):
-    if PRECISIONS[name].steps:
-        pytest.skip("the same integers as without steps")
     module = build("open_clip CLIP")
-    host = clipq.Model(module).host
-    trials = Trials(module, host, units_of(module, host, ("image", "text")), {name: PRECISIONS[name]})
+    host, given = clipq.Model(module).host, inputs(build("open_clip CLIP"))
+    units, batches = units_of(module, host, ("image", "text")), {tower: [one] for tower, one in given.items()}
+    trials = Trials(module, host, units, {name: PRECISIONS[name]}, batches)
     known = sum(trials.bytes_of(unit, name, torch.float32) for unit in trials.units)
     known += sum(trials.other_bytes(tower, torch.float32) for tower in ("image", "text")) + 4  # the logit scale
     if PRECISIONS[name].is_float:
-        module = module.float()
         assert known == weight_bytes(clipq.Model(module))
     else:
-        assert known == weight_bytes(clipq.quantize(clipq.Model(module), name, fallback="fp32"))
+        calibration = given if is_calibrated(PRECISIONS[name]) else None
+        assert known == weight_bytes(
+            clipq.quantize(clipq.Model(module), name, fallback="fp32", calibration=calibration)
+        )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_sizes_as_people_write_them(text, count):
     assert Budget.of({"max_size": text}).limit == count
 
 
-@pytest.mark.parametrize("wrong", [("int8",), ("fp16", "fp32", "int8"), ("int8", "int8"), ("int8", "int8-best")])
+@pytest.mark.parametrize("wrong", [("int8",), ("fp16", "fp32", "int8"), ("int8", "int8"), ("int4", "int8-best")])
 def test_candidates_that_cannot_be(wrong):
     with pytest.raises(SchemeError):
         mix(build("open_clip CLIP"), {"max_drop": 1}, candidates=wrong)
@@ -179,6 +185,32 @@ def test_candidates_that_cannot_be(wrong):
         clipq.quantize(build("open_clip CLIP"), candidates=TWO)
     with pytest.raises(SchemeError, match="among the candidates"):
         clipq.quantize(build("open_clip CLIP"), budget={"max_drop": 1}, fallback="fp32")
+
+
+@pytest.mark.parametrize("candidates", [("fp16", "int8", "int4"), ("int8", "int4-gptq"), ("fp32", "w4a8")])
+def test_precisions_of_fewer_bits_and_with_steps(candidates, tmp_path):
+    """What is measured is what comes out, steps included; half of it is put in place of the larger one."""
+    module, given = fragile(), inputs(fragile())
+    ends = mix(module, {"max_size": "1GB"}, candidates=candidates, calibration=given).front
+    limit = (ends[0].cost + ends[-1].cost) / 2
+    found = mix(module, {"max_size": limit}, candidates=candidates, calibration=given)
+    assert len(set(found.chosen.choice)) > 1
+    seen = {tower: one[0::2] for tower, one in given.items()}
+    calibrated = {tower: seen[tower] for tower, one in found.schemes.items() if is_calibrated(one)}
+    one = clipq.Model(module, config=config("open_clip CLIP"))
+    quantization.quantize(one, found.schemes, calibration=calibrated or None)
+    assert weight_bytes(one) == found.chosen.cost == found.measured["bytes"] <= limit
+    again = clipq.load(clipq.save(one, tmp_path / "m.safetensors"))
+    assert again.recipe == one.recipe
+    assert torch.equal(again.encode_image(given["image"]), one.encode_image(given["image"]))
+    write_schemes(found.schemes, tmp_path / "s.toml")
+    assert read_schemes(tmp_path / "s.toml") == found.schemes
+
+
+def test_smoothing_reaches_beyond_a_block():
+    smoothed = replace(PRECISIONS["int8"], steps=("smooth",))
+    with pytest.raises(SchemeError, match="'smooth', which changes more"):
+        mix(fragile(), {"max_drop": 1}, candidates=("fp16", smoothed), calibration=inputs(fragile()))
 
 
 def test_a_quantized_model_is_refused():

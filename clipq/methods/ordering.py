@@ -1,7 +1,7 @@
 """Rounding one linear after the other, each for what the ones before it give it now that they are rounded.
 
-All inputs go through the tower once, as one batch. Every linear, when it is called, is rounded by GPTQ for the rows that
-come to it, and passes on what its rounded weights make of them.
+All inputs go through the tower once, as one batch. Every linear, when it is called, is rounded by GPTQ for the rows
+that come to it, and passes on what its rounded weights make of them.
 """
 
 from __future__ import annotations

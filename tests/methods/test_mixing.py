@@ -14,6 +14,7 @@ from clipq.arithmetic.precisions import PRECISIONS
 from clipq.arithmetic.scheme_files import read_schemes, write_schemes
 from clipq.description import weight_bytes
 from clipq.errors import BudgetError, QuantizationError, SchemeError, UnknownNameError
+from clipq.files.saving import quantization_config
 from clipq.methods import quantization
 from clipq.methods.budgets import Budget
 from clipq.methods.mixing import mix
@@ -203,6 +204,9 @@ def test_precisions_of_fewer_bits_and_with_steps(candidates, tmp_path):
     again = clipq.load(clipq.save(one, tmp_path / "m.safetensors"))
     assert again.recipe == one.recipe
     assert torch.equal(again.encode_image(given["image"]), one.encode_image(given["image"]))
+    groups = quantization_config(one)["config_groups"].values()
+    assert {group["weights"]["num_bits"] for group in groups} <= {4, 8}
+    assert sorted(name for group in groups for name in group["targets"]) == sorted(one.recipe.modules)
     write_schemes(found.schemes, tmp_path / "s.toml")
     assert read_schemes(tmp_path / "s.toml") == found.schemes
 

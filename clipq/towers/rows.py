@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..modules.layers import run_by_compiler
 from .fused import FusedStack
 from .runs import Runs
 from .transformer import Block, Sequences, run_blocks
@@ -123,8 +124,15 @@ def _run(tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, 
     if tower.stack.fits(rows):
         return tower.stack(rows, sequences, tower.causal, keep, blocks)
     if tower.stack.is_partly_int8():
+        _give_runs(tower)
         return tower.runs(rows, sequences, tower.causal, keep, blocks)
     return run_blocks(tower.blocks[blocks], rows, sequences, tower.causal, keep)
+
+
+@run_by_compiler
+def _give_runs(tower: Tower) -> None:
+    """Make `tower.runs`. What a compiler makes while it traces does not exist yet."""
+    _ = tower.runs
 
 
 def distinct(rows: Iterable) -> tuple[list[int], list[int]]:

@@ -126,6 +126,7 @@ def levels(values: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """float32 tensor of q's shape: scale * (q - zero_point), or what the codebook has at q."""
+    scale = scale.float()
     if spec.stores_values:
         rows = grouped(q, spec).long()
         return scale.expand(len(rows), -1).gather(1, rows).reshape(q.shape)

@@ -143,7 +143,7 @@ class QuantSpec:
                 f"{name} has {width} inputs, which do not divide into groups of {self.group_size}; choose a divisor, "
                 'or group_size_fallback="adjust" or "keep".'
             )
-        size = max(size for size in range(1, self.group_size + 1) if width % size == 0)
+        size = max(size for size in range(1, min(self.group_size, width) + 1) if width % size == 0)
         adjusts = self.group_size_fallback == "adjust" and size >= min(MIN_GROUP, self.group_size)
         return replace(self, group_size=size) if adjusts else QuantSpec()
 

@@ -127,17 +127,17 @@ def load_baseline(args: argparse.Namespace) -> Model:
 
 
 def add_calibration(parser: argparse.ArgumentParser) -> None:
-    """--calibration-images and --calibration-texts."""
-    help = "a folder of pictures of the kind that will be embedded (default: photos that ship with clipq)"
-    parser.add_argument("--calibration-images", metavar="FOLDER", type=Path, help=help)
-    help = "a text file with a text a line, such as the names of classes (default: everyday words)"
+    """--calibration and --calibration-texts."""
+    help = "a folder of pictures like those to be embedded, for precisions that look at some (default: clipq's photos)"
+    parser.add_argument("--calibration", metavar="FOLDER", type=Path, help=help)
+    help = "a file with one text a line, for the text tower (default: everyday words)"
     parser.add_argument("--calibration-texts", metavar="FILE", type=Path, help=help)
 
 
 def calibration_of(args: argparse.Namespace) -> dict[str, Path] | None:
-    """What --calibration-images and --calibration-texts name; None where clipq's own data will do."""
-    given = {"image": args.calibration_images, "text": args.calibration_texts}
-    return {tower: path for tower, path in given.items() if path} or None
+    """What --calibration and --calibration-texts name, by tower."""
+    named = {"image": args.calibration, "text": args.calibration_texts}
+    return {tower: path for tower, path in named.items() if path is not None} or None
 
 
 def names(text: str) -> tuple[str, ...]:

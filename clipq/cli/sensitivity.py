@@ -20,7 +20,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="what each precision does to each block",
         description="Put each block of a model alone into each precision, and compare the embeddings with fp32's, "
         "without labels. Then the noise after every block, with the whole tower in a precision.",
-        epilog="example: clipq sensitivity ViT-B-32/openai --calibration-images photos/ --plot",
+        epilog="example: clipq sensitivity ViT-B-32/openai --calibration photos/ --plot",
     )
     add_model(parser)
     help = "precisions to try, with commas between (default: %(default)s)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..version import VERSION
 
 if TYPE_CHECKING:
+    from ..arithmetic.specs import QuantSpec
     from ..models import Model
 
 _BODY = """\
@@ -63,9 +64,14 @@ def _recipe(model: Model) -> str:
             lines.append(f"- {tower} tower: {scheme.name}")
             continue
         activations = scheme.activations and f"per {scheme.activations.granularity}, dynamic"
-        weights = f"int8 weights per {scheme.weights.granularity}"
+        weights = f"{scheme.weights.label} weights per {_shared(scheme.weights)}"
         lines.append(f"- {tower} tower: {weights}, activations {activations or 'float'}; LayerNorm and softmax float")
     return "\n".join(lines)
+
+
+def _shared(spec: QuantSpec) -> str:
+    """What shares a scale."""
+    return f"group of {spec.group_size}" if spec.group_size else spec.granularity
 
 
 def _results(results: Mapping[str, Any]) -> str:

@@ -59,13 +59,16 @@ def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
     There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
     """
     schemes = [one for scheme in recipe.schemes.values() for one in (scheme, *(own for _, own in scheme.exceptions))]
-    kinds = {scheme.activations.kind for scheme in schemes if scheme.activations is not None}
-    if "float" in kinds and (why := ScaledMMLinear.obstacle(device)):
+    dynamic = [one for one in schemes if one.activations is not None and one.activations.kind == "int"]
+    has_fp8 = any(one.activations is not None and one.activations.kind == "float" for one in schemes)
+    if has_fp8 and (why := ScaledMMLinear.obstacle(device)):
         text = f"fp8 is emulated on this {device.type}, as accurate as elsewhere, but slower than fp32: {why}."
         warnings.warn(text, ClipqWarning, stacklevel=4)
-    dynamic = "int" in kinds
     kernel = kernels.chosen(device)
-    if dynamic and kernel == ReferenceLinear.name:
+    if any(scheme.weights.granularity == "group" or scheme.weights.codebook for scheme in dynamic):
+        text = f"groups or codebooks with int8 activations run on plain torch on this {device.type}, slower than fp32."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
+    elif dynamic and kernel == ReferenceLinear.name:
         text = f"int8 runs on plain torch on this {device.type}, slower than fp32, only smaller; `clipq info` says why."
         warnings.warn(text, ClipqWarning, stacklevel=4)
     elif dynamic and device.type == "cpu" and kernel != NativeLinear.name:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..arithmetic import functional
 from ..arithmetic.gptq import gptq
 from ..inputs.images import spread
 from .rounding import round_all
@@ -30,19 +29,14 @@ def round_in_order(work: Work) -> None:
     """
     calls, largest = _probe(work)
     once = [one for one in work.floats.values() if calls[one] == 1]
+    count = max(_FEWEST, _MOST_VALUES // max(largest, 1))
+    inputs = torch.cat(list(work.inputs))
+    inputs = inputs[spread(len(inputs), count)]
     others = [one for one in work.floats.values() if calls[one] != 1]
     round_all(work, others)
     for one in others:
-        one.weight = rounded_weight(one)
-    inputs = torch.cat(list(work.inputs))
-    count = max(_FEWEST, _MOST_VALUES // max(largest, 1))
-    _run(work, inputs[spread(len(inputs), count)], once)
-
-
-def rounded_weight(one: Floats) -> Tensor:
-    """float32 [out, in]: what the integers of `one` stand for."""
-    q, scale, zero_point = one.rounded
-    return functional.dequantize(q, scale, zero_point, one.layer.spec)
+        one.weight = one.dequantized()
+    _round(work, once, inputs)
 
 
 def _probe(work: Work) -> tuple[Counter[Floats], int]:
@@ -59,10 +53,10 @@ def _probe(work: Work) -> tuple[Counter[Floats], int]:
     return calls, largest
 
 
-def _run(work: Work, inputs: Tensor, chosen: Sequence[Floats]) -> None:
+def _round(work: Work, chosen: Sequence[Floats], inputs: Tensor) -> None:
     def see(one: Floats, rows: Tensor) -> None:
         found = gptq(one.weight.cpu(), (rows.T @ rows).cpu(), one.layer.spec)
         one.rounded = tuple(tensor.to(one.weight.device) for tensor in found)
-        one.weight = rounded_weight(one)
+        one.weight = one.dequantized()
 
     work.observe(chosen, see, [inputs])

@@ -28,9 +28,9 @@ STEPS: Mapping[str, Step] = {
     "turn-values": Step(turn_values, calibrated=False),
     "smooth": Step(smooth, calibrated=True),
     "gptq": Step(round_by_inputs, calibrated=True),
+    "correct-biases": Step(correct_biases, calibrated=True),
     "gptq-in-order": Step(round_in_order, calibrated=True),
     "fit-scales": Step(fit_scales, calibrated=False),
-    "correct-biases": Step(correct_biases, calibrated=True),
 }
 
 

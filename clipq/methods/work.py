@@ -55,8 +55,7 @@ class Floats:
 
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
-        q, scale, zero_point = self.integers()
-        self.layer.set_integers(q, scale, zero_point)
+        self.layer.set_integers(*self.integers())
         if self.bias is not None:
             self.layer.bias = nn.Parameter(self.bias.to(self.layer.bias.dtype), requires_grad=False)
         self.layer.use_kernel(None)

@@ -1,4 +1,4 @@
-"""Saving int8 modules with a library that would not read them back as they were is refused.
+"""Saving quantized modules with a library that would not read them back as they were is refused.
 
 transformers, timm (for another number of classes) and huggingface_hub's mixin, when they load such a file, look for the
 names of the float weights, find none of them, and go on with newly initialised ones, which at most a log says.
@@ -21,10 +21,11 @@ _SAVING = {
 def refuse_foreign_saving() -> None:
     """Raise `CheckpointError` if one of those libraries' functions that save a model is among the callers.
 
-    Int8 modules call this when they are asked for their state dict. Whoever saves asks for that, and a model around a
-    quantized one (LLaVA around its vision tower, a pipeline, a SentenceTransformer) was never seen by `quantize`, so
-    nothing can be left on it. The state dict must stay what it is for `torch.save` and copies, so the one thing that
-    tells them apart is the caller. No function is replaced, and nothing has to survive a copy or a pickle.
+    Quantized modules call this when they are asked for their state dict. Whoever saves asks for that, and a model
+    around a quantized one (LLaVA around its vision tower, a pipeline, a SentenceTransformer) was never seen by
+    `quantize`, so nothing can be left on it. The state dict must stay what it is for `torch.save` and copies, so the
+    one thing that tells them apart is the caller. No function is replaced, and nothing has to survive a copy or a
+    pickle.
     A state dict that was made before and is given as `save_pretrained(..., state_dict=)` goes unseen.
     """
     frame = sys._getframe(1)
@@ -38,6 +39,7 @@ def refuse_foreign_saving() -> None:
 def refusal(kind: str, function: str) -> CheckpointError:
     """The error for saving a module of the class called `kind` with a host's `function`."""
     return CheckpointError(
-        f"{function} cannot save the int8 weights in this {kind}: they would not be found when it is loaded, and new "
-        "ones initialised instead. Use clipq.save(module, path) and clipq.load(path) for the module that was quantized."
+        f"{function} cannot save the quantized weights in this {kind}: they would not be found when it is loaded, and "
+        "new ones initialised instead. Use clipq.save(module, path) and clipq.load(path) for the module that was "
+        "quantized."
     )

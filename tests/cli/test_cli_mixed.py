@@ -16,7 +16,7 @@ QUICK = ["--candidates", "fp16,int8"]
 def data(pictures, tmp_path) -> list[str]:
     texts = tmp_path / "texts.txt"
     texts.write_text("red\ngreen\nblue\na square\n")
-    return ["--calibration-images", str(pictures), "--calibration-texts", str(texts)]
+    return ["--calibration", str(pictures), "--calibration-texts", str(texts)]
 
 
 def test_sensitivity_prints_saves_and_draws(model, data, tmp_path, capsys):

@@ -23,8 +23,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..arithmetic.schemes import Scheme
     from ..methods.coverage import Coverage
+    from ..methods.mixtures import Mixture
     from ..models import Model
 
 
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ..arithmetic.scheme_files import read_schemes, write_schemes
     from ..files.saving import save
     from ..methods.coverage import coverage
+    from ..methods.mixing import quantize_as
     from ..methods.quantization import quantize
 
     budget = _budget_of(args)
@@ -76,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
     model = load_baseline(args)
     before = weight_bytes(model)
     if budget:
-        given = _chosen(args, model, budget)
-    model = quantize(model, given, calibration=None if budget else calibration_of(args))
+        model = quantize_as(model, _chosen(args, model, budget), calibration_of(args))
+    else:
+        model = quantize(model, given, calibration=calibration_of(args))
     if args.scheme_output:
         write_schemes(model.recipe.schemes, args.scheme_output)
     _print_coverage(coverage(model))
@@ -100,8 +102,8 @@ def _budget_of(args: argparse.Namespace) -> dict[str, float | str]:
     return budget
 
 
-def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | str]) -> dict[str, Scheme]:
-    """The schemes within the budget, after a table and a picture of what else there was."""
+def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | str]) -> Mixture:
+    """What was chosen within the budget, after a table and a picture of what else there was."""
     from .. import plots
     from ..description import described_model
     from ..methods.mixing import mix
@@ -116,7 +118,7 @@ def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | st
     if args.plot:
         path = plots.save(plots.front(found, described_model(model)["name"]), args.plot)
         show.note(f"the plot: {path.resolve()}")
-    return found.schemes
+    return found
 
 
 def _print_coverage(found: Coverage) -> None:

@@ -133,6 +133,11 @@ def quantize(
     if fallback is not None:
         raise SchemeError(f"fallback={fallback!r} is not for a budget: name {fallback!r} among the candidates instead.")
     found = mix(model, budget, precision=precision or MIXED, candidates=candidates, calibration=calibration)
+    return quantize_as(model, found, calibration)
+
+
+def quantize_as(model: Any, found: Mixture, calibration: Calibration) -> Any:
+    """Quantize `model` in place as a search has found, its steps on `calibration` where they look at inputs."""
     looks = {tower for tower, scheme in found.schemes.items() if is_calibrated(scheme)}
     if isinstance(calibration, Mapping):
         calibration = {tower: one for tower, one in calibration.items() if tower in looks} or None

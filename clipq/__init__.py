@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from .arithmetic.scheme_files import read_schemes, write_schemes
     from .arithmetic.schemes import Scheme
     from .errors import ClipqError
     from .evaluation import Result, evaluate
     from .files.saving import push_to_hub, save
     from .loading.load import load
     from .methods.coverage import coverage
-    from .methods.quantization import quantize
+    from .methods.mixing import mix, quantize
+    from .methods.sensitivity import sensitivity
     from .models import Model
     from .training.finetuning import finetune
     from .zoo.registry import list_models
@@ -36,8 +38,12 @@ _HOME = {
     "list_models": "zoo.registry",
     "load": "loading.load",
     "push_to_hub": "files.saving",
-    "quantize": "methods.quantization",
+    "mix": "methods.mixing",
+    "quantize": "methods.mixing",
+    "read_schemes": "arithmetic.scheme_files",
     "save": "files.saving",
+    "sensitivity": "methods.sensitivity",
+    "write_schemes": "arithmetic.scheme_files",
 }
 
 __all__ = [
@@ -51,9 +57,13 @@ __all__ = [
     "finetune",
     "list_models",
     "load",
+    "mix",
     "push_to_hub",
     "quantize",
+    "read_schemes",
     "save",
+    "sensitivity",
+    "write_schemes",
 ]
 
 

@@ -22,6 +22,10 @@ class QuantizationError(ClipqError, ValueError):
     """A tensor or a model that cannot be quantized (non-finite weights, nothing to quantize)."""
 
 
+class BudgetError(ClipqError, ValueError):
+    """A size, time or loss of accuracy that no choice of precisions keeps within; the message names the nearest."""
+
+
 class CheckpointError(ClipqError, ValueError):
     """A checkpoint file that is truncated, tampered with, foreign, from the future or hostile."""
 

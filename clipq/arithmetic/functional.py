@@ -3,6 +3,7 @@
 Affine quantization as in Jacob et al., arXiv:1712.05877: x ~ scale * (q - zero_point), q an int8. Notes:
 - rounding is to nearest, ties to even (torch.round, IEEE 754);
 - the range of asymmetric quantization always includes zero, so that zero is exact;
+- fp8 (kind="float") is what torch's own cast gives for x / scale, but saturated: nothing becomes NaN by being large;
 - an all-zero group gets scale 1 and q = 0; a group with a non-finite value, or with a range beyond float32, gets scale
   NaN, so that everything computed from it is NaN and cannot be overlooked;
 - scales of groups of fewer than 8 bits, and the values of k-means, are float16 numbers, so that they can be stored as
@@ -18,6 +19,9 @@ from torch import Tensor
 from ..errors import QuantizationError, SchemeError
 from . import codebooks
 from .specs import QuantSpec
+
+STORED = {"int": torch.int8, "float": torch.float8_e4m3fn}
+"""What the values of each kind of numbers are stored as."""
 
 _HALF = torch.finfo(torch.float16)
 _FINE = 1e-4  # float16 numbers differ by no more than 6e-8 below it, by 1/2048 of themselves above
@@ -92,7 +96,7 @@ def stored_zero_point(zero_point: Tensor, spec: QuantSpec) -> Tensor:
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """int8 tensor of x's shape: clamp(round(x / scale) + zero_point). Groups with a NaN scale become 0.
 
-    With a codebook, the places of the nearest values in it.
+    fp8: the nearest to clamp(x / scale). With a codebook, the places of the nearest values in it.
     """
     values = grouped(x.detach().float(), spec)
     if spec.codebook:
@@ -100,11 +104,13 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> T
         rows = values if spec.stores_values else values / scale
         return codebooks.nearest(rows.flatten(0, -2), centres).to(torch.int8).reshape(x.shape)
     q = rounded(values / scale, zero_point, spec)
-    return torch.nan_to_num(q, nan=0.0).to(torch.int8).reshape(x.shape)
+    return torch.nan_to_num(q, nan=0.0).to(STORED[spec.kind]).reshape(x.shape)
 
 
 def rounded(x: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """The integers, as floats, nearest to `x` scales and `zero_point`, within the range of `spec`."""
+    """The integers (or fp8 numbers), as floats, nearest to `x` scales and `zero_point`, within the range of `spec`."""
+    if spec.kind == "float":
+        return x.clamp(spec.qmin, spec.qmax).to(STORED[spec.kind]).to(x.dtype)
     q = torch.round(x + zero_point) if spec.float_zero_point else torch.round(x) + zero_point
     return q.clamp(spec.qmin, spec.qmax)
 
@@ -146,7 +152,7 @@ def fake_quantize(x: Tensor, spec: QuantSpec) -> Tensor:
 
 
 def quantize_weight(weight: Tensor, spec: QuantSpec, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """int8 weight, scale and (asymmetric only) zero point of the parameter `name`, to be stored.
+    """int8 (or fp8) weight, scale and (asymmetric only) zero point of the parameter `name`, to be stored.
 
     Scales are float32, or float16 where `as_stored` made them such numbers.
 

@@ -37,6 +37,7 @@ PRECISIONS: Mapping[str, Scheme] = {
     ),
     "int8-weight-only": Scheme("int8-weight-only"),
     **LOW_BITS,
+    "fp8": Scheme("fp8", weights=QuantSpec(kind="float"), activations=QuantSpec(granularity="token", kind="float")),
 }
 
 ABOUT: Mapping[str, str] = {

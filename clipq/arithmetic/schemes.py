@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from importlib import import_module
 from typing import Any
 
 from ..errors import SchemeError, unknown_name
 from .specs import QuantSpec
 
+_FILES = "clipq.arithmetic.scheme_files"  # knows the table of precisions, which is made of schemes
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
 _SPECS = ("weights", "activations", "embeddings")
 
@@ -54,6 +57,11 @@ class Scheme:
                 f"activations with granularity={self.activations.granularity!r} are not supported; "
                 'use "token" (one scale a row, the default) or "tensor".'
             )
+        if self.weights is not None and self.activations is not None and self.weights.kind != self.activations.kind:
+            raise SchemeError(
+                f"weights of kind {self.weights.kind!r} are not multiplied by activations of kind "
+                f"{self.activations.kind!r}; give both the same."
+            )
         if self.embeddings is not None and self.embeddings != QuantSpec():
             raise SchemeError(
                 "embeddings are int8 with one symmetric scale a row (QuantSpec()), or None to stay float."
@@ -75,14 +83,26 @@ class Scheme:
     def is_float(self) -> bool:
         return self.weights is None
 
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Scheme:
+        """The scheme in a TOML file: see `scheme_files`. Raises `SchemeError` for whatever is not exactly one."""
+        return import_module(_FILES).read_scheme(path)
+
+    def to_toml(self, path: str | os.PathLike[str]) -> None:
+        """Write the scheme as `from_toml` gives it back."""
+        import_module(_FILES).write_schemes(self, path)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; without steps and exceptions where there are none, so that older versions read it."""
-        values = {key: value for key, value in asdict(self).items() if key not in ("steps", "exceptions") or value}
-        for key in _SPECS:
-            values[key] = getattr(self, key) and getattr(self, key).to_dict()
+        values = {key: value for key, value in self._fields() if key not in ("steps", "exceptions") or value}
         if self.exceptions:
             values["exceptions"] = [[pattern, scheme.to_dict()] for pattern, scheme in self.exceptions]
         return {**values, "steps": list(self.steps)} if self.steps else values
+
+    def _fields(self) -> Iterator[tuple[str, Any]]:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            yield one.name, value.to_dict() if isinstance(value, QuantSpec) else value
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scheme:

@@ -17,12 +17,15 @@ GROUP_SIZE_FALLBACKS = ("error", "keep", "adjust")
 MIN_GROUP = 16
 """The smallest group that "adjust" chooses: below it, scales take over a bit for each weight."""
 
-_LATER = ("dynamic", "float_zero_point", "codebook", "group_size_fallback")  # fields that older versions do not know
+KINDS = ("int", "float")
+_FP8_MAX = 448
+_LATER = ("kind", "dynamic", "float_zero_point", "codebook", "group_size_fallback")
+"""Fields that older versions do not know."""
 
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """How one tensor becomes integers of 8, 4, 3 or 2 bits.
+    """How one tensor becomes integers of 8, 4, 3 or 2 bits or, where `kind` is "float", fp8.
 
     `granularity` says what shares a scale: the whole tensor, an output channel (row of a weight [out, in]),
     a token (row of an activation [tokens, in]) or a group of `group_size` consecutive inputs within a row.
@@ -30,6 +33,7 @@ class QuantSpec:
     asymmetric ones use all of that range and have a zero point in it. `float_zero_point`: that is no integer but a
     real number, kept in float16, as HQQ has it.
 
+    fp8 is e4m3 without infinities (Micikevicius et al., arXiv:2209.05433): up to 448, symmetric by nature.
     `codebook`: values that are no multiples of a scale; an integer is then the place of a value. "nf4": QLoRA's 16
     quantiles of a normal distribution (Dettmers et al., arXiv:2305.14314), times a scale. "kmeans": the centres of the
     tensor's (or channel's) own weights, which are stored.
@@ -48,6 +52,7 @@ class QuantSpec:
     codebook: str | None = None
     group_size_fallback: str = "error"
     dynamic: bool = True
+    kind: str = "int"
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -75,6 +80,12 @@ class QuantSpec:
             )
         if self.group_size is not None and (type(self.group_size) is not int or self.group_size < 1):
             raise SchemeError(f"group_size={self.group_size!r} is not allowed; give a positive integer such as 64.")
+        if self.kind not in KINDS:
+            raise unknown_name("kind of numbers", self.kind, KINDS)
+        if self.kind == "float" and (not self.symmetric or self.bits != 8 or self.codebook):
+            raise SchemeError(
+                'kind="float" is fp8, which has no zero point, no codebook and 8 bits; leave symmetric=True and bits=8.'
+            )
         if self.group_size_fallback not in GROUP_SIZE_FALLBACKS:
             raise unknown_name("group_size_fallback", self.group_size_fallback, GROUP_SIZE_FALLBACKS)
         if self.codebook is not None:
@@ -102,10 +113,14 @@ class QuantSpec:
     def qmin(self) -> int:
         if self.codebook:
             return 0
+        if self.kind == "float":
+            return -_FP8_MAX
         return -127 if self.symmetric and self.bits == 8 else -(1 << (self.bits - 1))
 
     @property
     def qmax(self) -> int:
+        if self.kind == "float":
+            return _FP8_MAX
         return (1 << self.bits) - 1 if self.codebook else (1 << (self.bits - 1)) - 1
 
     @property
@@ -125,7 +140,9 @@ class QuantSpec:
 
     @property
     def label(self) -> str:
-        """What its integers are called: "int4", "nf4", "kmeans4"."""
+        """What its numbers are called: "int4", "nf4", "kmeans4"."""
+        if self.kind == "float":
+            return f"fp{self.bits}"
         return {None: f"int{self.bits}", "kmeans": f"kmeans{self.bits}"}.get(self.codebook, str(self.codebook))
 
     def fitted(self, width: int, name: str) -> QuantSpec:

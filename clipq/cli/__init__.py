@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 from ..errors import ClipqError, ClipqWarning
 from ..version import VERSION
-from . import bench, demo, embed, evaluate, finetune, info, list_models, quantize
+from . import bench, demo, embed, evaluate, finetune, info, list_models, quantize, sensitivity
 
-COMMANDS = (list_models, info, quantize, finetune, evaluate, bench, embed, demo)
+COMMANDS = (list_models, info, quantize, finetune, sensitivity, evaluate, bench, embed, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,8 +71,8 @@ def _one_line_warnings() -> Iterator[None]:
 
 
 _OPTIONS = (
-    "autocast|baseline|batch_size|batch_sizes|cache_dir|data|device|every|fallback|limit|lr|mode|precision|pretrained|resume|"
-    "runs|seed|steps|threads"
+    "autocast|baseline|batch_size|batch_sizes|cache_dir|candidates|data|device|every|fallback|limit|lr|max_drop|max_ms|"
+    "max_size|mode|precision|pretrained|resume|runs|seed|steps|threads"
 )
 
 

@@ -126,6 +126,25 @@ def load_baseline(args: argparse.Namespace) -> Model:
     return load(**found)
 
 
+def add_calibration(parser: argparse.ArgumentParser) -> None:
+    """--calibration and --calibration-texts."""
+    help = "a folder of pictures like those to be embedded, for precisions that look at some (default: clipq's photos)"
+    parser.add_argument("--calibration", metavar="FOLDER", type=Path, help=help)
+    help = "a file with one text a line, for the text tower (default: everyday words)"
+    parser.add_argument("--calibration-texts", metavar="FILE", type=Path, help=help)
+
+
+def calibration_of(args: argparse.Namespace) -> dict[str, Path] | None:
+    """What --calibration and --calibration-texts name, by tower."""
+    named = {"image": args.calibration, "text": args.calibration_texts}
+    return {tower: path for tower, path in named.items() if path is not None} or None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """An argument like "fp16,int8"."""
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
 def add_plot(parser: argparse.ArgumentParser, what: str, default: str) -> None:
     """--plot [FILE]; `what` is shown."""
     help = f"{what}, as .svg, .png or .pdf (default: {default}; needs matplotlib)"

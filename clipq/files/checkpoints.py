@@ -53,6 +53,7 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
 }
 """As safetensors calls them in a header."""
 
@@ -240,7 +241,8 @@ def _allowed(slot: Slot) -> tuple[torch.dtype, ...]:
     """The dtypes that the tensor may have in a file."""
     if slot.is_extra and slot.attribute == "weight_scale":
         return (torch.float32, torch.float16) if slot.module.spec.has_half_scales else (torch.float32,)
-    return _FLOATS if slot.tensor.is_floating_point() and not slot.is_extra else (slot.tensor.dtype,)
+    cast = slot.tensor.is_floating_point() and not slot.is_extra and not slot.is_quantized
+    return _FLOATS if cast else (slot.tensor.dtype,)
 
 
 def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -249,6 +251,8 @@ def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) ->
             raise CheckpointError(f"{header.path}: tensor {name!r} has scales or zero points that are not finite.")
         if slot.attribute == "input_scale" and not (tensors[name] > 0).all():
             raise CheckpointError(f"{header.path}: tensor {name!r} has a scale that is not positive.")
+        if slot.is_quantized and tensors[name].is_floating_point() and tensors[name].isnan().any():
+            raise CheckpointError(f"{header.path}: tensor {name!r} has weights that are no numbers.")
         slot.assign(tensors[name])
 
 

@@ -28,7 +28,8 @@ NO_HASH = "0" * 64  # stands in for a hash while it is computed
 MODEL_FILE = "model.safetensors"
 
 _MAX_HEADER = 100 << 20  # safetensors' own limit
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+_ITEM_BYTES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _CHUNK = 8 << 20
 
 

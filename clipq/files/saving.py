@@ -131,20 +131,22 @@ def is_clipq_config(settings: Mapping[str, Any]) -> bool:
 
 
 def quantization_config(model: Model) -> dict[str, Any]:
-    """The recipe as config.json tells it: one group for each quantized tower, in the vocabulary of compressed-tensors.
+    """The recipe as config.json tells it: one group for each quantized tower, or each scheme in a mixed one, in the
+    vocabulary of compressed-tensors.
 
     It states no `quant_method`: the tensors are not all of a kind that compressed-tensors or another method reads.
     """
-    groups = {
-        f"group_{i}": _group(model, tower, scheme)
-        for i, (tower, scheme) in enumerate(model.recipe.schemes.items())
-        if tower in model.towers and not scheme.is_float
-    }
+    alike: dict[tuple[str, Scheme], list[str]] = {}
+    for name in model.recipe.modules:
+        tower = model.host.tower_of(model.module, name)
+        alike.setdefault((tower, model.recipe.at(tower, name)), []).append(name)
+    towers = list(model.recipe.schemes)
+    parts = sorted(alike.items(), key=lambda one: towers.index(one[0][0]))
+    groups = {f"group_{i}": _group(targets, scheme) for i, ((_, scheme), targets) in enumerate(parts)}
     return {"config_groups": groups, _MARK: VERSION, "read_by": "clipq.load"}
 
 
-def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
-    targets = [name for name in model.recipe.modules if model.host.tower_of(model.module, name) == tower]
+def _group(targets: list[str], scheme: Scheme) -> dict[str, Any]:
     return {
         "targets": targets,
         "weights": _arguments(scheme.weights, dynamic=False),
@@ -155,7 +157,7 @@ def _group(model: Model, tower: str, scheme: Scheme) -> dict[str, Any]:
 def _arguments(spec: QuantSpec, dynamic: bool) -> dict[str, Any]:
     return {
         "num_bits": spec.bits,
-        "type": spec.codebook or "int",
+        "type": spec.codebook or spec.kind,
         "symmetric": spec.symmetric,
         "strategy": spec.granularity,
         "group_size": spec.group_size,

@@ -1,4 +1,4 @@
-"""The int8 linear: which implementation runs where, and why.
+"""The int8 or fp8 linear: which implementation runs where, and why.
 
 A kernel is a class that packs a `LinearWeights` for its machine when constructed and maps [..., in] to [..., out] when
 called. `KERNELS` lists them from best to most general; the first one that supports the device and the scheme runs.
@@ -17,10 +17,12 @@ from . import library
 from .cpu import NativeLinear
 from .int_mm import IntMMLinear
 from .reference import ReferenceLinear, WeightOnlyLinear
+from .scaled_mm import ScaledMMLinear
 from .weights import LinearWeights
 
 Kernel = Callable[[Tensor], Tensor]
-KERNELS = {kernel.name: kernel for kernel in (WeightOnlyLinear, NativeLinear, IntMMLinear, ReferenceLinear)}
+_W8A8 = (NativeLinear, IntMMLinear, ReferenceLinear)
+KERNELS = {kernel.name: kernel for kernel in (WeightOnlyLinear, ScaledMMLinear, *_W8A8)}
 
 __all__ = ["KERNELS", "Kernel", "LinearWeights", "chosen", "label", "pack", "why"]
 
@@ -49,16 +51,13 @@ def label(name: str) -> str:
 
 def chosen(device: torch.device, weights: LinearWeights | None = None) -> str:
     """The kernel that runs on `device` for `weights` (None: for the default scheme, W8A8 dynamic)."""
-    for name, kernel in KERNELS.items():
-        if weights is None and kernel is WeightOnlyLinear:
-            continue
+    for kernel in _W8A8 if weights is None else KERNELS.values():
         if kernel.obstacle(device) is None and (weights is None or kernel.fits(weights)):
-            return name
+            return kernel.name
     return ReferenceLinear.name
 
 
 def why(device: torch.device) -> dict[str, str]:
     """For each W8A8 kernel, "chosen", "available", or what is missing for it on `device`."""
     best = chosen(device)
-    names = [name for name in KERNELS if name != WeightOnlyLinear.name]
-    return {name: "chosen" if name == best else KERNELS[name].obstacle(device) or "available" for name in names}
+    return {one.name: "chosen" if one.name == best else one.obstacle(device) or "available" for one in _W8A8}

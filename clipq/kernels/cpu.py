@@ -28,7 +28,7 @@ class NativeLinear:
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
         by_rows = weights.static or (weights.activations is not None and weights.activations.granularity == "token")
-        return weights.row_scaled and by_rows and weights.shape[1] <= library.MAX_INPUTS
+        return weights.integer_rows and by_rows and weights.shape[1] <= library.MAX_INPUTS
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

@@ -41,7 +41,9 @@ class IntMMLinear:
     @staticmethod
     def fits(weights: LinearWeights) -> bool:
         cuda_shape = all(size % _CUDA_MULTIPLE == 0 for size in weights.shape)
-        return weights.row_scaled and weights.activations is not None and (weights.device.type != "cuda" or cuda_shape)
+        return (
+            weights.integer_rows and weights.activations is not None and (weights.device.type != "cuda" or cuda_shape)
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         refuse_gradient(x)

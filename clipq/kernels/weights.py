@@ -15,7 +15,7 @@ from ..arithmetic.specs import QuantSpec
 class LinearWeights:
     """`qweight` with its `scale` (float32 or float16), optional int8 `zero_point`, optional `bias` [out].
 
-    `qweight`: int8 [out, in], or for fewer than 8 bits uint8 [out, bytes]: `inputs` values a row, packed as
+    `qweight`: int8 or fp8 [out, in], or for fewer than 8 bits uint8 [out, bytes]: `inputs` values a row, packed as
     `arithmetic.packing` does.
     `input_scale`, `input_zero_point` [1]: the range of static activations, the latter only if asymmetric.
     """
@@ -67,8 +67,13 @@ class LinearWeights:
 
     @property
     def row_scaled(self) -> bool:
-        """Symmetric with one scale a row (or one in all): the scale can be applied after the integer product."""
+        """Symmetric with one scale a row (or one in all): the scale can be applied after the product."""
         return self.spec.symmetric and not self.spec.codebook and self.spec.granularity in ("channel", "tensor")
+
+    @property
+    def integer_rows(self) -> bool:
+        """`row_scaled`, and the product is one of integers."""
+        return self.row_scaled and self.spec.kind == "int"
 
     def row_scale(self) -> Tensor:
         """float32 [out]; defined if `row_scaled`."""

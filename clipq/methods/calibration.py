@@ -44,7 +44,11 @@ def inputs_for(model: Any, schemes: Mapping[str, Scheme], calibration: Calibrati
 
     Raises `DataError` for what cannot be read (naming it), `QuantizationError` where something is missing to read it.
     """
-    towers = [tower for tower, scheme in schemes.items() if is_calibrated(scheme)]
+    return inputs_of(model, [tower for tower, scheme in schemes.items() if is_calibrated(scheme)], calibration)
+
+
+def inputs_of(model: Any, towers: Sequence[str], calibration: Calibration) -> dict[str, Sequence[Tensor]]:
+    """Batches for each of `towers`; otherwise as `inputs_for`."""
     given = _by_tower(towers, calibration)
     for source in given.values():
         refuse_held_out(source)

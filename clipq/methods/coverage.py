@@ -19,6 +19,8 @@ from ..towers.blocks import find_blocks
 from .dtypes import tower_dtype
 from .recipes import Recipe, stated_recipe
 
+EXCEPTION = "an exception of the scheme"
+
 
 @dataclass(frozen=True)
 class LeftFloat:
@@ -174,7 +176,9 @@ def _asked_for(tower: str | None, name: str, recipe: Recipe | None) -> str | Non
     """What to say of a weight whose module an exception of the scheme keeps float; None for any other."""
     if recipe is None or tower not in recipe.schemes or recipe.schemes[tower].is_float:
         return None
-    return "an exception of the scheme" if recipe.at(tower, name.rpartition(".")[0]).is_float else None
+    module = name.rpartition(".")[0]
+    either = (module, module.rpartition(".")[0])  # an attention is quantized as a whole, its projections included
+    return EXCEPTION if any(recipe.at(tower, one).is_float for one in either) else None
 
 
 def _count_macs(module: nn.Module, host: Host, tower: str) -> tuple[int | None, int | None]:

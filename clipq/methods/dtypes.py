@@ -25,6 +25,7 @@ def fallback_dtype(scheme: Scheme, device: torch.device) -> torch.dtype:
 def tower_dtype(module: nn.Module, host: Host, tower: str) -> torch.dtype:
     """The dtype of the tower's first floating-point tensor (quantized layers count as what surrounds them)."""
     for name, slot in slots(module).items():
-        if host.tower_of(module, name) == tower and not slot.is_extra and slot.tensor.is_floating_point():
+        kept = slot.is_extra or slot.is_quantized
+        if host.tower_of(module, name) == tower and not kept and slot.tensor.is_floating_point():
             return slot.tensor.dtype
     return torch.float32

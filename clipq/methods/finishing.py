@@ -13,7 +13,8 @@ from ..hosts import Host
 from ..hosts.calls import install
 from ..kernels.cpu import NativeLinear
 from ..kernels.reference import ReferenceLinear
-from ..modules.layers import EXACT, QLinear, QuantizedModule
+from ..kernels.scaled_mm import ScaledMMLinear
+from ..modules.layers import KEPT, QLinear, QuantizedModule
 from ..towers.calls import WholeTower
 from .dtypes import fallback_dtype
 from .recipes import Recipe, state
@@ -24,7 +25,7 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
     for name, part in module.named_modules():
         for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
             tower = host.tower_of(module, f"{name}.{key}" if name else key)
-            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key in EXACT:
+            if tensor is None or tower not in recipe.schemes or not tensor.is_floating_point() or key in KEPT:
                 continue
             dtype = fallback_dtype(recipe.schemes[tower], tensor.device)
             if isinstance(tensor, nn.Parameter):
@@ -53,11 +54,16 @@ def _pack(module: nn.Module, host: Host) -> None:
 
 
 def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
-    """Warn where int8 is no faster than fp32: in plain torch, and on a CPU without the native library.
+    """Warn where int8 or fp8 is no faster than fp32: in plain torch, and int8 on a CPU without the native library.
 
     There torch._int_mm at best multiplies fast; whole towers and small batches are then as slow as the rest.
     """
-    dynamic = [scheme for scheme in recipe.schemes.values() if scheme.activations is not None]
+    schemes = [one for scheme in recipe.schemes.values() for one in (scheme, *(own for _, own in scheme.exceptions))]
+    dynamic = [one for one in schemes if one.activations is not None and one.activations.kind == "int"]
+    has_fp8 = any(one.activations is not None and one.activations.kind == "float" for one in schemes)
+    if has_fp8 and (why := ScaledMMLinear.obstacle(device)):
+        text = f"fp8 is emulated on this {device.type}, as accurate as elsewhere, but slower than fp32: {why}."
+        warnings.warn(text, ClipqWarning, stacklevel=4)
     kernel = kernels.chosen(device)
     if any(scheme.weights.granularity == "group" or scheme.weights.codebook for scheme in dynamic):
         text = f"groups or codebooks with int8 activations run on plain torch on this {device.type}, slower than fp32."

@@ -15,7 +15,7 @@ from ..hosts import find_host, unwrapped
 from ..modules.layers import QuantizedModule
 from .calibration import Calibration, account, inputs_for
 from .choosing import choose_numbers
-from .coverage import Coverage, coverage
+from .coverage import EXCEPTION, Coverage, coverage
 from .finishing import finish
 from .recipes import Recipe
 from .replacing import install, plan, replacement
@@ -80,7 +80,7 @@ def refuse_quantized(module: nn.Module) -> None:
 def _warn_if_incomplete(report: Coverage, schemes: Mapping[str, Scheme]) -> None:
     for name, tower in report.towers.items():
         asked_for = schemes[name].embeddings is None  # float embeddings
-        left = [one for one in tower.left_float if not (asked_for and one.is_embedding)]
+        left = [one for one in tower.left_float if one.why != EXCEPTION and not (asked_for and one.is_embedding)]
         small = tower.quantized_weights < _SMALL_SHARE * (tower.quantized_weights + sum(one.weights for one in left))
         unexpected = left if small else [one for one in left if not one.intended]
         share = sum(one.weights for one in unexpected) / max(tower.matrix_weights, 1)

@@ -27,7 +27,10 @@ from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 
 EXACT = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point")
-"""The buffers that no change of precision touches."""
+"""The buffers that quantization added."""
+KEPT = ("qweight", *EXACT)
+"""Tensors that no cast of the surroundings changes; fp8 numbers are floats to torch, too."""
+
 _Prepare = TypeVar("_Prepare", bound=Callable[..., None])
 
 
@@ -94,7 +97,7 @@ class QuantizedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedModule:
         # `.half()` and the like change the surroundings' precision; scales keep theirs, or they would lose bits.
-        before = {name: self._buffers[name] for name in EXACT if self._buffers.get(name) is not None}
+        before = {name: self._buffers[name] for name in KEPT if self._buffers.get(name) is not None}
         super()._apply(fn, recurse)
         for name, tensor in before.items():
             if self._buffers[name].dtype != tensor.dtype:
@@ -110,7 +113,7 @@ def _empty(rows: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor, Tensor | None
     else:
         scale = functional.choose_qparams(rows, replace(spec, bits=8, codebook=None, float_zero_point=False))[0]
     zero_point = None if spec.symmetric else functional.stored_zero_point(scale, spec)
-    return torch.empty_like(rows, dtype=torch.int8), scale, zero_point
+    return torch.empty_like(rows, dtype=functional.STORED[spec.kind]), scale, zero_point
 
 
 class QLinear(QuantizedModule):

@@ -142,7 +142,7 @@ class WholeTower(Whole):
     def pack(self) -> list[QLinear]:
         """Pack what the first call would, so that a model that was never called can be exported; what was packed."""
         found = self.usable()
-        return found.stack.pack() if found else []
+        return (found.stack.pack() or found.runs.pack()) if found else []
 
 
 class WholeBlock(Whole):

@@ -111,6 +111,10 @@ class FusedStack:
             return False  # never, but what was compiled is valid only for these stamps, and so the compiler learns it
         return self._ready is not None
 
+    def is_partly_int8(self) -> bool:
+        """Whether some linears are quantized, whoever may run them."""
+        return bool(self._linears)
+
     def pack(self) -> list[QLinear]:
         """Pack what is not packed yet: else the first call does. The linears that need no packing of their own then."""
         _pack_if_changed(self)

@@ -14,7 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ..modules.layers import run_by_compiler
 from .fused import FusedStack
+from .runs import Runs
 from .transformer import Block, Sequences, run_blocks
 
 
@@ -42,6 +44,11 @@ class Tower:
     def stack(self) -> FusedStack:
         """The blocks as one native call, where they are int8 and on the CPU."""
         return FusedStack(self.blocks)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The blocks one by one, where only some of them are."""
+        return Runs(self.blocks)
 
 
 def run_image(tower: Tower, pixels: Tensor) -> Tensor:
@@ -116,7 +123,16 @@ def _run_whole_text(tower: Tower, ids: Tensor) -> Tensor:
 def _run(tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, blocks: slice = slice(None)) -> Tensor:
     if tower.stack.fits(rows):
         return tower.stack(rows, sequences, tower.causal, keep, blocks)
+    if tower.stack.is_partly_int8():
+        _give_runs(tower)
+        return tower.runs(rows, sequences, tower.causal, keep, blocks)
     return run_blocks(tower.blocks[blocks], rows, sequences, tower.causal, keep)
+
+
+@run_by_compiler
+def _give_runs(tower: Tower) -> None:
+    """Make `tower.runs`. What a compiler makes while it traces does not exist yet."""
+    _ = tower.runs
 
 
 def distinct(rows: Iterable) -> tuple[list[int], list[int]]:

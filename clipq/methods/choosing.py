@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -31,22 +31,35 @@ def choose_numbers(
     steps need them and that has none.
     """
     install(module)  # texts without their padding, which no embedding depends on
-    for tower, scheme in recipe.schemes.items():
-        steps = steps_of(scheme)
-        if not steps:
-            continue
-        if is_calibrated(scheme) and not inputs.get(tower):
-            raise needs_calibration(tower, scheme.name)
-        own = {name: one for name, one in originals.items() if host.tower_of(module, name) == tower}
-        floats = {one.layer: one for name, part in own.items() for one in _floats(name, part, module)}
-        for one in floats.values():
-            one.layer.use_kernel(_UNSETTLED)
-            one.layer._kernel = one
-        work = Work(module, host, tower, scheme, floats, inputs.get(tower, ()))
-        for step in steps:
-            step.run(work)
-        for one in floats.values():
-            one.settle()
+    undo: list[Callable[[], None]] = []
+    try:
+        for tower, scheme in recipe.schemes.items():
+            if scheme.steps:
+                if is_calibrated(scheme) and not inputs.get(tower):
+                    raise needs_calibration(tower, scheme.name)
+                own = {name: one for name, one in originals.items() if host.tower_of(module, name) == tower}
+                floats = _unsettled(module, own)
+                _run(Work(module, host, tower, scheme, floats, inputs.get(tower, ()), undo))
+    except BaseException:  # an interrupted quantization leaves the model as it was, too
+        for back in reversed(undo):
+            back()
+        raise
+
+
+def _unsettled(module: nn.Module, originals: Mapping[str, nn.Module]) -> dict[QLinear, Floats]:
+    """The linears in the place of `originals`, computing with the weights of these for now."""
+    floats = {one.layer: one for name, part in originals.items() for one in _floats(name, part, module)}
+    for layer, one in floats.items():
+        layer.use_kernel(_UNSETTLED)
+        layer._kernel = one
+    return floats
+
+
+def _run(work: Work) -> None:
+    for step in steps_of(work.scheme):
+        step.run(work)
+    for one in work.floats.values():
+        one.settle()
 
 
 def needs_calibration(tower: str, precision: str) -> QuantizationError:

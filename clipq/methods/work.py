@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -59,13 +59,32 @@ class Floats:
         """Whether its inputs are quantized by a range that a step has to find."""
         return self.layer.activations is not None and not self.layer.activations.dynamic
 
+    def rounded_inputs(self, rows: Tensor) -> Tensor:
+        """What is left of `rows` [n, in] as the layer quantizes them; by their own range until a step found one."""
+        spec = self.layer.activations
+        if spec is None or self.static is None:
+            return rows if spec is None else functional.fake_quantize(rows, spec)
+        scale, zero_point = (one.to(rows.device) for one in self.static)
+        return functional.dequantize(functional.quantize(rows, scale, zero_point, spec), scale, zero_point, spec)
+
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """int8 values, scale and zero point, as they are now."""
+        if self.rounded is None:
+            q, scale, zero_point = functional.quantize_weight(self.weight, self.layer.spec, f"{self.name}.weight")
+            self.rounded = q, scale, torch.zeros_like(scale) if zero_point is None else zero_point
+        return self.rounded
+
+    def dequantized(self) -> Tensor:
+        """float32 [out, in]: what the integers stand for."""
+        q, scale, zero_point = self.integers()
+        return functional.dequantize(q, scale, zero_point.float(), self.layer.spec)
+
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
-        spec = self.layer.spec
-        q, scale, zero_point = self.rounded or functional.quantize_weight(self.weight, spec, f"{self.name}.weight")
+        q, scale, zero_point = self.integers()
         self.layer.qweight = q.reshape(self.layer.qweight.shape)
         self.layer.weight_scale = scale
-        if not spec.symmetric:
+        if not self.layer.spec.symmetric:
             self.layer.weight_zero_point = zero_point.to(torch.int8)
         if self.is_static:
             self._settle_range()
@@ -89,6 +108,7 @@ class Work:
     """One tower of `module`, whose quantized modules compute with their `floats` for now.
 
     `inputs`: batches of calibration data: pixels [n, 3, height, width] or token ids [n, tokens]; none without any.
+    `undo`: what has to be called, last first, for the module to be as it was, its quantized modules apart.
     """
 
     module: nn.Module
@@ -97,6 +117,13 @@ class Work:
     scheme: Scheme
     floats: Mapping[QLinear, Floats]
     inputs: Sequence[Tensor] = ()
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def replace(self, module: nn.Module, name: str, value: Tensor) -> None:
+        """Put `value` in the place of a parameter of `module` that is not rounded; it is back if a step fails."""
+        before = module._parameters[name]
+        self.undo.append(lambda: module._parameters.update({name: before}))
+        module._parameters[name] = nn.Parameter(value.detach().to(before.dtype), requires_grad=False)
 
     def blocks(self) -> list[Block]:
         """The plain pre-norm blocks of the tower whose linears are all to be quantized."""

@@ -36,6 +36,16 @@ def inputs(module, count: int = 24) -> dict[str, torch.Tensor]:
     return {"image": pixels, "text": ids}
 
 
+def with_outliers(module: torch.nn.Module) -> torch.nn.Module:
+    """The norms of trained towers have channels much larger than the others."""
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, torch.nn.LayerNorm):
+                part.weight[::7] *= 6
+                part.bias[::5] += 2
+    return module
+
+
 def embed(module, given) -> list[torch.Tensor]:
     model = clipq.Model(module)
     return [model.encode_image(given["image"]), model.encode_text(given["text"])]
@@ -54,17 +64,18 @@ def watched(monkeypatch) -> list:
     return seen
 
 
+@pytest.mark.parametrize("step", ["turn-values", "smooth"])
 @pytest.mark.parametrize("name", MODELS)
-def test_turned_values_are_the_same_function(name, watched):
-    module = build(name)
+def test_what_makes_rounding_easier_is_the_same_function(name, step, watched):
+    module = with_outliers(build(name))
     given = inputs(module)
     exact = embed(module, given)
     floats = replace(INT8, embeddings=None)
-    quantize(module, with_steps("watch", "turn-values", "watch", scheme=floats), calibration=given)
+    quantize(module, with_steps("watch", step, "watch", scheme=floats), calibration=given)
     for before, after, expected in zip(watched[::2], watched[1::2], exact, strict=True):
         assert torch.allclose(before, expected, rtol=1e-4, atol=1e-5)
         assert torch.allclose(after, expected, rtol=1e-4, atol=1e-5)
-    plain = quantize(build(name), floats)
+    plain = quantize(with_outliers(build(name)), floats)
     turned = [m for m in module.modules() if isinstance(m, QLinear)]
     untouched = [m for m in plain.modules() if isinstance(m, QLinear)]
     assert sum(not torch.equal(a.qweight, b.qweight) for a, b in zip(turned, untouched, strict=True)) >= 4
@@ -81,7 +92,7 @@ def test_rounding_by_inputs_is_closer_than_to_nearest(name):
         assert (one - expected).norm() < 0.95 * (other - expected).norm()
 
 
-@pytest.mark.parametrize("fail_at", [("fail",), ("turn-values", "watch", "fail"), ("gptq", "fail")])
+@pytest.mark.parametrize("fail_at", [("fail",), ("turn-values", "watch", "fail"), ("smooth", "gptq", "fail")])
 def test_a_step_that_fails_leaves_the_model_as_it_was(fail_at, watched):
     module = build("open_clip CLIP")
     given = inputs(module)

@@ -62,9 +62,17 @@ def _recipe(model: Model) -> str:
         if scheme.is_float:
             lines.append(f"- {tower} tower: {scheme.name}")
             continue
-        activations = scheme.activations and f"per {scheme.activations.granularity}, dynamic"
+        activations = (
+            scheme.activations
+            and f"per {scheme.activations.granularity}, {'dynamic' if scheme.activations.dynamic else 'static'}"
+        )
         weights = f"int8 weights per {scheme.weights.granularity}"
         lines.append(f"- {tower} tower: {weights}, activations {activations or 'float'}; LayerNorm and softmax float")
+    for tower, shown in model.recipe.calibration.items():
+        inputs = {"image": "images", "text": "texts"}[tower]
+        lines.append(
+            f"- {tower} tower calibrated on {shown['count']} {inputs}, sha256 of their tensors {shown['sha256']}"
+        )
     return "\n".join(lines)
 
 

@@ -56,8 +56,8 @@ def _check_ranges(scheme: Scheme, steps: Sequence[Step]) -> None:
     observing = [place for place, step in enumerate(steps) if step.ranges]
     if len(observing) != _has_static(scheme):
         raise SchemeError(
-            f"{scheme.name!r} has the steps {', '.join(scheme.steps) or 'none'}; where activations are static "
-            f"(dynamic=False), and nowhere else, one of them observes: {', '.join(k for k in STEPS if STEPS[k].ranges)}."
+            f"{scheme.name!r} has the steps {', '.join(scheme.steps) or 'none'}; where activations are static, with "
+            f"dynamic=False, and nowhere else, one observes: {', '.join(k for k in STEPS if STEPS[k].ranges)}."
         )
     after = [] if not observing else range(observing[0] + 1, len(steps))
     if late := [scheme.steps[place] for place in after if not steps[place].keeps_inputs]:

@@ -57,7 +57,7 @@ def test_every_precision_stays_close_to_fp32(name, precision):
     exact = embed(module)
     calibration = inputs(module) if is_calibrated(PRECISIONS[precision]) else None
     assert quantize(module, precision, calibration=calibration) is module
-    assert min(similarity(exact, embed(module))) > 0.999
+    assert min(similarity(exact, embed(module))) > (0.998 if "static" in precision else 0.999)
     assert set(recipe_of(module).precision.values()) == {precision}
     assert not any(parameter.requires_grad for parameter in module.parameters())
     assert not module.training

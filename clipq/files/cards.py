@@ -63,9 +63,15 @@ def _recipe(model: Model) -> str:
         if scheme.is_float:
             lines.append(f"- {tower} tower: {scheme.name}")
             continue
-        activations = scheme.activations and f"per {scheme.activations.granularity}, dynamic"
+        dynamic = "dynamic" if scheme.activations is None or scheme.activations.dynamic else "static"
+        activations = scheme.activations and f"per {scheme.activations.granularity}, {dynamic}"
         weights = f"{scheme.weights.label} weights per {_shared(scheme.weights)}"
         lines.append(f"- {tower} tower: {weights}, activations {activations or 'float'}; LayerNorm and softmax float")
+    for tower, shown in model.recipe.calibration.items():
+        inputs = {"image": "images", "text": "texts"}[tower]
+        lines.append(
+            f"- {tower} tower calibrated on {shown['count']} {inputs}, sha256 of their tensors {shown['sha256']}"
+        )
     return "\n".join(lines)
 
 

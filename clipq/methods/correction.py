@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..arithmetic import functional
 from .work import Floats, Work
 
 
@@ -20,9 +19,7 @@ def correct_biases(work: Work) -> None:
     counts = dict.fromkeys(chosen, 0)
 
     def see(one: Floats, rows: Tensor) -> None:
-        activations = one.layer.activations
-        rounded = rows if activations is None else functional.fake_quantize(rows, activations)
-        sums[one] += torch.stack([rows.double().sum(0), rounded.double().sum(0)]).cpu()
+        sums[one] += torch.stack([rows.double().sum(0), one.rounded_inputs(rows).double().sum(0)]).cpu()
         counts[one] += len(rows)
 
     work.observe(chosen, see)

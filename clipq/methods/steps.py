@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..arithmetic.observers import OBSERVERS
@@ -22,47 +22,52 @@ from .work import Work
 class Step:
     """What is done to a tower between its float weights and its integers.
 
-    `calibrated`: by looking at inputs. `ranges`: it finds the ranges of static activations, so nothing that changes
-    inputs may come after it.
+    `calibrated`: by looking at inputs. `ranges`: it finds the ranges of static activations. `keeps_inputs`: it may come
+    after that, as it changes what comes to a linear by rounding alone.
     """
 
     run: Callable[[Work], None]
     calibrated: bool
     ranges: bool = False
+    keeps_inputs: bool = False
 
 
 STEPS: Mapping[str, Step] = {
     "turn-values": Step(turn_values, calibrated=False),
     "smooth": Step(smooth, calibrated=True),
-    "gptq": Step(round_by_inputs, calibrated=True),
-    "correct-biases": Step(correct_biases, calibrated=True),
-    "gptq-in-order": Step(round_in_order, calibrated=True),
-    "fit-scales": Step(fit_scales, calibrated=False),
+    "gptq": Step(round_by_inputs, calibrated=True, keeps_inputs=True),
+    "gptq-in-order": Step(round_in_order, calibrated=True, keeps_inputs=True),
+    "fit-scales": Step(fit_scales, calibrated=False, keeps_inputs=True),
     **{f"observe-{name}": Step(observe(make), calibrated=True, ranges=True) for name, make in OBSERVERS.items()},
+    "correct-biases": Step(correct_biases, calibrated=True, keeps_inputs=True),
 }
 
 
 def steps_of(scheme: Scheme) -> list[Step]:
     """Those of `scheme`, in order. Raises `UnknownNameError` for a name that is none.
 
-    And `SchemeError` for static activations unless the last step finds their ranges, and for one that finds none.
+    And `SchemeError` where ranges of static activations are not found, or looked for in vain, or changed afterwards.
     """
     for name in scheme.steps:
         if name not in STEPS:
             raise unknown_name("step", name, STEPS)
     steps = [STEPS[name] for name in scheme.steps]
-    observing = [name for name in STEPS if STEPS[name].ranges]
-    if _has_static(scheme) and [step.ranges for step in steps[-1:]] != [True]:
-        raise SchemeError(
-            f"the activations of {scheme.name!r} are static, so its last step has to find their ranges: "
-            f"one of {', '.join(observing)}."
-        )
-    if sum(step.ranges for step in steps) > _has_static(scheme):
-        raise SchemeError(
-            f"{scheme.name!r} has steps {', '.join(scheme.steps)}; one that observes is needed where activations are "
-            "static (dynamic=False), once, and nowhere else."
-        )
+    _check_ranges(scheme, steps)
     return steps
+
+
+def _check_ranges(scheme: Scheme, steps: Sequence[Step]) -> None:
+    observing = [place for place, step in enumerate(steps) if step.ranges]
+    if len(observing) != _has_static(scheme):
+        raise SchemeError(
+            f"{scheme.name!r} has the steps {', '.join(scheme.steps) or 'none'}; where activations are static, with "
+            f"dynamic=False, and nowhere else, one observes: {', '.join(k for k in STEPS if STEPS[k].ranges)}."
+        )
+    after = [] if not observing else range(observing[0] + 1, len(steps))
+    if late := [scheme.steps[place] for place in after if not steps[place].keeps_inputs]:
+        raise SchemeError(
+            f"{late[0]!r} changes the inputs that {scheme.name!r} observes before; put it before that step."
+        )
 
 
 def _has_static(scheme: Scheme) -> bool:

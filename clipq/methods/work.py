@@ -71,6 +71,14 @@ class Floats:
         """Whether its inputs are quantized by a range that a step has to find."""
         return self.layer.activations is not None and not self.layer.activations.dynamic
 
+    def rounded_inputs(self, rows: Tensor) -> Tensor:
+        """What is left of `rows` [n, in] as the layer quantizes them; by their own range until a step found one."""
+        spec = self.layer.activations
+        if spec is None or self.static is None:
+            return rows if spec is None else functional.fake_quantize(rows, spec)
+        scale, zero_point = (one.to(rows.device) for one in self.static)
+        return functional.dequantize(functional.quantize(rows, scale, zero_point, spec), scale, zero_point, spec)
+
     def settle(self) -> None:
         """Give the layer its integers, and let it run them."""
         self.layer.set_integers(*self.integers())

@@ -171,7 +171,8 @@ def test_exceptions_may_be_dynamic_and_a_block_still_runs_as_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "steps", [(), ("turn-values",), ("observe-mse", "turn-values"), ("observe-mse", "observe-mse")]
+    "steps",
+    [(), ("turn-values",), ("observe-mse", "turn-values"), ("observe-mse", "smooth"), ("observe-mse", "observe-mse")],
 )
 def test_a_static_scheme_needs_its_ranges_last(steps):
     with pytest.raises(SchemeError, match="observe"):

@@ -47,7 +47,7 @@ ABOUT: Mapping[str, str] = {
     "int8": "W8A8: weights int8 per channel, activations int8 per token, ranges at run time; the default",
     "int8-best": "int8 at the same speed, its numbers chosen by looking at a hundred pictures or texts",
     "int8-symmetric": "int8 without zero points: for targets that have none",
-    "int8-static": "W8A8, one range for all activations of a layer, found on calibration data: for targets that need it",
+    "int8-static": "W8A8, one range for all inputs of a layer, found on calibration data: for targets that need one",
     "int8-static-minmax": "the same by the smallest and largest value seen: for comparison, as what not to do",
     "int8-weight-only": "W8A16: a quarter of the size, computed in floats",
     **ABOUT_LOW_BITS,

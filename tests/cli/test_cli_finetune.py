@@ -35,7 +35,10 @@ def test_finetune_writes_what_load_reads(command, tmp_path, capsys):
 def test_both_towers_learn_from_pictures_and_texts(command, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("a red square\na blue square\na green one\n")
-    assert main([*command, "--text", "int8-weight-only", "--texts", str(texts), "--mode", "full", "--similarity", "1"]) == 0
+    assert (
+        main([*command, "--text", "int8-weight-only", "--texts", str(texts), "--mode", "full", "--similarity", "1"])
+        == 0
+    )
     found = clipq.load(str(tmp_path / "x.safetensors"))
     assert found.precision == {"image": "int8", "text": "int8-weight-only"}
 

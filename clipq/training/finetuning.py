@@ -29,8 +29,11 @@ from .running import Run, in_evaluation
 from .sources import Data, Source, sources_for
 from .students import FULL, LIGHT, MODES, beginnings, make_student
 
-RATES = {LIGHT: 1e-4, FULL: 1e-4}
-"""The learning rate of each mode where none is given; see `clipq.training.optimizing.RATES` for what it is times."""
+RATES = {LIGHT: (3e-5, 5e-4), FULL: (3e-5, 1e-4)}
+"""The learning rates of each mode where none is given, for 8 bits and for fewer: what drifted little is soon overshot.
+
+See `clipq.training.optimizing.RATES` for what they are times.
+"""
 
 _CALIBRATION = 128  # inputs that a scheme's own steps are calibrated on, at most
 
@@ -66,10 +69,11 @@ def finetune(
     """
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
-    rate, options = _checked(steps, RATES[mode] if lr is None else lr), options or Options()
+    options = options or Options()
     teacher = model if isinstance(model, Model) else Model(model)
     refuse_quantized(teacher.module)
     schemes = {tower: one for tower, one in per_tower(precision).items() if tower in teacher.towers}
+    rate = _checked(steps, _usual_rate(schemes, mode) if lr is None else lr)
     sources = sources_for(teacher, _trained(schemes), data)
     check_losses(options.losses, {tower: one.count for tower, one in sources.items()})
     processes = launched(teacher.device.type)
@@ -82,6 +86,11 @@ def finetune(
         batches = Batches(sources, options.batch_size, options.seed, processes)
         Run(teacher, student, batches, steps, rate, options, folder).train()
     return _like(teacher, student.settle())
+
+
+def _usual_rate(schemes: Mapping[str, Scheme], mode: str) -> float:
+    few = any(scheme.weights.bits < 8 for scheme in schemes.values() if not scheme.is_float)
+    return RATES[mode][few]
 
 
 def _checked(steps: int, rate: float) -> float:

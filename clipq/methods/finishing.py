@@ -59,7 +59,7 @@ def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
     """
     dynamic = [scheme for scheme in recipe.schemes.values() if scheme.activations is not None]
     kernel = kernels.chosen(device)
-    if any(scheme.weights.granularity == "group" or scheme.weights.codebook for scheme in dynamic):
+    if any(scheme.weights.is_packed and scheme.weights.has_half_scales for scheme in dynamic):
         text = f"groups or codebooks with int8 activations run on plain torch on this {device.type}, slower than fp32."
         warnings.warn(text, ClipqWarning, stacklevel=4)
     elif dynamic and kernel == ReferenceLinear.name:

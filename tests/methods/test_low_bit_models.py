@@ -82,22 +82,23 @@ def test_schemes_of_ones_own(scheme, tmp_path):
 def test_fewer_bits_make_smaller_files_and_models(tmp_path):
     sizes = {}
     for precision in ("int8-weight-only", "int4", "int3"):
-        scheme = replace(PRECISIONS[precision], steps=())
+        scheme = replace(PRECISIONS[precision], steps=(), exceptions=())
         sizes[precision] = sum(
             part.qweight.nbytes for part in quantized(ONE, scheme).module.modules() if isinstance(part, QLinear)
         )
-    patches = 64 * 3 * 8 * 8
-    assert sizes["int4"] == (sizes["int8-weight-only"] - patches) / 2 + patches
-    assert sizes["int3"] == (sizes["int8-weight-only"] - patches) * 3 / 8 + patches
+    assert sizes["int4"] == sizes["int8-weight-only"] / 2
+    assert sizes["int3"] == sizes["int8-weight-only"] * 3 / 8
 
 
 def test_coverage_and_configuration_say_the_bits():
-    model = quantized(ONE, LOW_BITS["int4"])
+    model = quantized(ONE, replace(LOW_BITS["int4"], exceptions=LOW_BITS["nf4"].exceptions))
     report = clipq.coverage(model)
     image = report.towers["image"]
     assert list(image.weights_of) == ["int4", "int8"]
     assert image.weights_of["int8"] == 64 * 3 * 8 * 8
     assert 4.5 < image.bits_per_weight < 8
+    first = clipq.coverage(quantized(ONE, LOW_BITS["int4"])).towers["image"]
+    assert first.weights_of["int8"] > image.weights_of["int8"]
     assert "int4" in str(report) and "image: int8" not in str(report)
     group = quantization_config(model)["config_groups"]["group_0"]["weights"]
     assert (group["num_bits"], group["type"], group["group_size"]) == (4, "int", 64)

@@ -60,7 +60,7 @@ REFUSALS: list[tuple[type[ClipqError], str, Callable[[], object]]] = [
     (SchemeError, "embeddings are int8 with one symmetric scale a row", lambda: Scheme("mine", embeddings=TOKEN)),
     (
         UnknownNameError,
-        "unknown precision 'int-8'. Did you mean 'int8'? Allowed: bf16, fp16, fp32, fp8, int8,",
+        "unknown precision 'int-8'. Did you mean 'int8'? Allowed: bf16, fp16, fp32, fp8, int",
         lambda: resolve("int-8"),
     ),
     (UnknownNameError, "Or pass a clipq.Scheme.", lambda: resolve("none of these")),

@@ -178,7 +178,7 @@ def test_sizes_as_people_write_them(text, count):
     assert Budget.of({"max_size": text}).limit == count
 
 
-@pytest.mark.parametrize("wrong", [("int8",), ("fp16", "fp32", "int8"), ("int8", "int8"), ("int4", "int8-best")])
+@pytest.mark.parametrize("wrong", [("int8",), ("fp16", "fp32", "int8"), ("int8", "int8"), ("int4", "w4a8")])
 def test_candidates_that_cannot_be(wrong):
     with pytest.raises(SchemeError):
         mix(build("open_clip CLIP"), {"max_drop": 1}, candidates=wrong)

@@ -51,5 +51,7 @@ def kmeans(values: Tensor, count: int, importance: Tensor | None = None) -> Tens
 
 def nearest(values: Tensor, centres: Tensor) -> Tensor:
     """int64 of the shape of `values` [rows, n]: the place of the nearest of `centres` [rows or 1, count], ascending."""
-    between = ((centres[:, 1:] + centres[:, :-1]) / 2).expand(len(values), -1).contiguous()
+    between = (centres[:, 1:] + centres[:, :-1]) / 2
+    if len(between) == 1:
+        return torch.bucketize(values.to(between.dtype), between[0])
     return torch.searchsorted(between, values.to(between.dtype).contiguous())

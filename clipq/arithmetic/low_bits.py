@@ -31,9 +31,9 @@ def _weight_only(name: str, spec: QuantSpec, *steps: str, kept: tuple[str, ...] 
 
 
 LOW_BITS: Mapping[str, Scheme] = {
-    "int4": _weight_only("int4", _GROUP, "fit-scales"),
+    "int4": _weight_only("int4", _GROUP, "fit-scales", kept=_PATCHES + _FIRST_BLOCK),
     "int4-gptq": _weight_only("int4-gptq", _GROUP, "gptq-in-order", kept=_PATCHES + _FIRST_BLOCK),
-    "nf4": _weight_only("nf4", replace(_GROUP, symmetric=True, float_zero_point=False, codebook="nf4")),
+    "nf4": _weight_only("nf4", replace(_GROUP, symmetric=True, float_zero_point=False, codebook="nf4"), "fit-scales"),
     "int3": _weight_only("int3", replace(_GROUP, bits=3), "gptq-in-order"),
     "int2": _weight_only("int2", replace(_GROUP, bits=2, group_size=32), "gptq-in-order"),
     "w4a8": Scheme(
@@ -46,7 +46,7 @@ LOW_BITS: Mapping[str, Scheme] = {
 }
 
 ABOUT_LOW_BITS: Mapping[str, str] = {
-    "int4": "W4A16 in groups of 64, scales and zero points fitted to the weights; needs no data",
+    "int4": "W4A16 in groups of 64, fitted to the weights without data; the first block in 8 bits",
     "int4-gptq": "W4A16 in groups of 64, by GPTQ on a hundred pictures or texts; the first block in 8 bits",
     "nf4": "W4A16 in groups of 64, QLoRA's 16 quantiles of a normal distribution; needs no data",
     "int3": "an experiment: W3A16 in groups of 64, by GPTQ",

@@ -65,7 +65,7 @@ def _warn_if_slow(recipe: Recipe, device: torch.device) -> None:
         text = f"fp8 is emulated on this {device.type}, as accurate as elsewhere, but slower than fp32: {why}."
         warnings.warn(text, ClipqWarning, stacklevel=4)
     kernel = kernels.chosen(device)
-    if any(scheme.weights.granularity == "group" or scheme.weights.codebook for scheme in dynamic):
+    if any(scheme.weights.is_packed and scheme.weights.has_half_scales for scheme in dynamic):
         text = f"groups or codebooks with int8 activations run on plain torch on this {device.type}, slower than fp32."
         warnings.warn(text, ClipqWarning, stacklevel=4)
     elif dynamic and kernel == ReferenceLinear.name:

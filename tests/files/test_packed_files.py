@@ -13,7 +13,7 @@ from clipq.cli import main
 from clipq.files.checkpoints import read
 from clipq.modules.state import shapes, slots
 
-WEIGHT = "vision_model.encoder.layers.0.mlp.fc1.weight"
+WEIGHT = "vision_model.encoder.layers.1.mlp.fc1.weight"
 IMAGE = ("recipe", "towers", "image", "weights")
 
 

@@ -1,4 +1,4 @@
-"""`clipq list`: the zoo."""
+"""`clipq list`: the zoo, or the precisions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from ..arithmetic.precisions import ABOUT, PRECISIONS
 from . import show
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="The models that clipq knows by name. Top-1 is the published zero-shot accuracy of the fp32 base "
         "weights on ImageNet-1k, for reference. Any other model of open_clip or transformers can be loaded as well.",
     )
-    parser.add_argument("--json", action="store_true", help="print the registry as JSON")
+    parser.add_argument("--precisions", action="store_true", help="the precisions instead, each in a line")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.precisions:
+        return _print_precisions(args.json)
     from ..zoo.registry import entries
 
     models = entries()
@@ -31,6 +35,18 @@ def run(args: argparse.Namespace) -> int:
         show.as_json([{"name": entry.name, "status": status(entry), **asdict(entry)} for entry in models])
     else:
         show.table(("name", "precisions", "licence", ">fp32 top-1", "status"), map(_row, models))
+    return 0
+
+
+def _print_precisions(as_json: bool) -> int:
+    from ..methods.steps import is_calibrated
+
+    if as_json:
+        show.as_json([{"name": name, "about": ABOUT[name], **one.to_dict()} for name, one in PRECISIONS.items()])
+    else:
+        looks = {True: "pictures or texts", False: ""}
+        rows = [(name, looks[is_calibrated(one)], ABOUT[name]) for name, one in PRECISIONS.items()]
+        show.table(("precision", "looks at", "what it is"), rows)
     return 0
 
 

@@ -32,8 +32,22 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_model(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the file to write")
     add_precision(parser, towers=True)
+    _add_calibration(parser)
     parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
     parser.set_defaults(run=run, baseline=None)
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    help = "a folder of pictures like those to be embedded, for precisions that look at some (default: clipq's photos)"
+    parser.add_argument("--calibration", metavar="FOLDER", type=Path, help=help)
+    help = "a file with one text a line, for the text tower (default: everyday words)"
+    parser.add_argument("--calibration-texts", metavar="FILE", type=Path, help=help)
+
+
+def calibration_of(args: argparse.Namespace) -> dict[str, Path] | None:
+    """What --calibration and --calibration-texts name, by tower."""
+    named = {"image": args.calibration, "text": args.calibration_texts}
+    return {tower: path for tower, path in named.items() if path is not None} or None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_baseline(args)
     before = weight_bytes(model)
-    model = quantize(model, precision_of(args))
+    model = quantize(model, precision_of(args), calibration=calibration_of(args))
     _print_coverage(coverage(model))
     save(model, args.output)
     after = size_on_disk(args.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from cli_helpers import error_of
 
 import clipq
+from clipq.arithmetic.precisions import ABOUT, PRECISIONS
 from clipq.cli import main
 from clipq.loading import worth
 from clipq.zoo import registry
@@ -126,3 +128,14 @@ def test_info_of_what_is_no_clipq_file(content, tmp_path, capsys):
         path.write_bytes(content)
     assert main(["info", str(path)]) == 1
     assert "x.safetensors" in error_of(capsys)
+
+
+def test_list_explains_the_precisions(capsys):
+    assert main(["list", "--precisions"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown for name in PRECISIONS)
+    assert re.search(r"int8-best +pictures or texts", shown)
+    assert main(["list", "--precisions", "--json"]) == 0
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == PRECISIONS.keys() == ABOUT.keys()
+    assert listed["int8-best"]["steps"] == list(PRECISIONS["int8-best"].steps)

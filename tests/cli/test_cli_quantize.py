@@ -89,3 +89,22 @@ def test_quantize_overwrites_only_if_told_to(model, tmp_path, capsys):
     assert path.read_bytes() == b"precious"
     assert main(["quantize", model, "-o", str(path), "--force"]) == 0
     assert path.stat().st_size > 1000
+
+
+def test_quantize_looks_at_what_it_is_given(model, pictures, tmp_path):
+    (tmp_path / "texts.txt").write_text("red\na blue square\n", encoding="utf-8")
+    words = ["quantize", str(model), "--precision", "int8-best", "--calibration", str(pictures)]
+    words += ["--calibration-texts", str(tmp_path / "texts.txt")]
+    assert main([*words, "-o", str(tmp_path / "one.safetensors")]) == 0
+    expected = clipq.quantize(
+        clipq.load(model, "fp32"), "int8-best", calibration={"image": pictures, "text": ["red", "a blue square"]}
+    )
+    found = clipq.load(tmp_path / "one.safetensors")
+    assert found.precision_name == "int8-best"
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_quantize_refuses_what_nothing_would_look_at(model, pictures, tmp_path, capsys):
+    words = ["quantize", str(model), "--calibration", str(pictures), "-o", str(tmp_path / "one.safetensors")]
+    assert main(words) == 1
+    assert "leave out" in capsys.readouterr().err

@@ -30,7 +30,7 @@ PRECISIONS: Mapping[str, Scheme] = {
     "int8-static": Scheme(
         "int8-static",
         activations=QuantSpec(symmetric=False, granularity="tensor", dynamic=False),
-        steps=("turn-values", "observe-fisher"),
+        steps=("turn-values", "observe-fisher", "correct-biases"),
     ),
     "int8-static-minmax": Scheme(
         "int8-static-minmax", activations=QuantSpec(granularity="tensor", dynamic=False), steps=("observe-minmax",)
@@ -47,8 +47,8 @@ ABOUT: Mapping[str, str] = {
     "int8": "W8A8: weights int8 per channel, activations int8 per token, ranges at run time; the default",
     "int8-best": "int8 at the same speed, its numbers chosen by looking at a hundred pictures or texts",
     "int8-symmetric": "int8 without zero points: for targets that have none",
-    "int8-static": "W8A8, one range for all inputs of a layer, found on calibration data: for targets that need one",
-    "int8-static-minmax": "the same by the smallest and largest value seen: for comparison, as what not to do",
+    "int8-static": "int8 with one range for each linear's inputs, found by looking at a hundred pictures or texts",
+    "int8-static-minmax": "int8-static by the least and largest value seen: what plain calibration costs, as a warning",
     "int8-weight-only": "W8A16: a quarter of the size, computed in floats",
     **ABOUT_LOW_BITS,
     "fp8": "8-bit floats (e4m3) for weights and activations: for GPUs that multiply them; emulated elsewhere",

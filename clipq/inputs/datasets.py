@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from .images import read_file
 from .tables import RowEntry
 
 if TYPE_CHECKING:
@@ -24,7 +25,20 @@ def dataset_pictures(dataset: Dataset) -> list[RowEntry]:
 
     column = _only_column(dataset, "images", lambda kind: isinstance(kind, Image))
     encoded = dataset.with_format(None).select_columns([column]).cast_column(column, Image(decode=False))
-    return [RowEntry(encoded, column, row, f"row {row}", 0) for row in range(len(dataset))]
+    return [_Picture(encoded, column, row, f"row {row}", 0) for row in range(len(dataset))]
+
+
+class _Picture(RowEntry):
+    """A row of a dataset that the user opened: what it gives as a path is read, as `datasets` itself would.
+
+    That is no row of a parquet file that clipq opened, whose paths are never followed.
+    """
+
+    def read(self) -> bytes:
+        held = self.table[self.row][self.column] or {"bytes": None, "path": None}
+        if held["bytes"] is None and held["path"] is None:
+            raise OSError(f"no image in row {self.row}")
+        return read_file(held["path"]) if held["bytes"] is None else held["bytes"]
 
 
 def dataset_texts(dataset: Dataset) -> list[str]:

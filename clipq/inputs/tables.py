@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, unknown_name
-from .images import MAX_BYTES, Images, read_file
+from .images import MAX_BYTES, Images
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,10 +28,7 @@ class RowEntry:
     size: int = 0  # not known without reading the row
 
     def read(self) -> bytes:
-        held = self.table[self.row][self.column]
-        if held is not None and held["bytes"] is None and held["path"] is not None:
-            return read_file(held["path"])  # a dataset of paths; in a parquet file there are none
-        content = None if held is None else held["bytes"]
+        content = self.table[self.row][self.column]["bytes"]
         if content is None or len(content) > MAX_BYTES:
             raise OSError(f"no image in row {self.row}, or more than {MAX_BYTES} bytes")
         return content

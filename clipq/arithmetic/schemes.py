@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from importlib import import_module
 from typing import Any
 
 from ..errors import SchemeError, unknown_name
 from .specs import QuantSpec
 
-_FILES = "clipq.arithmetic.scheme_files"  # knows the table of precisions, which is made of schemes
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
 _SPECS = ("weights", "activations", "embeddings")
 
@@ -82,15 +79,6 @@ class Scheme:
     @property
     def is_float(self) -> bool:
         return self.weights is None
-
-    @classmethod
-    def from_toml(cls, path: str | os.PathLike[str]) -> Scheme:
-        """The scheme in a TOML file: see `scheme_files`. Raises `SchemeError` for whatever is not exactly one."""
-        return import_module(_FILES).read_scheme(path)
-
-    def to_toml(self, path: str | os.PathLike[str]) -> None:
-        """Write the scheme as `from_toml` gives it back."""
-        import_module(_FILES).write_schemes(self, path)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; without steps and exceptions where there are none, so that older versions read it."""

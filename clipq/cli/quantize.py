@@ -47,7 +47,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _add_mixed(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
-    help = "quantize as a TOML file says, module by module (see clipq.Scheme.from_toml)"
+    help = "quantize as a TOML file says, module by module (see clipq.read_schemes)"
     group.add_argument("--scheme", metavar="TOML", type=Path, help=help)
     help = "choose the precision of each block so that at most so many points of top-1 are lost, as estimated"
     group.add_argument("--max-drop", metavar="POINTS", type=float, help=help)

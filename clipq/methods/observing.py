@@ -23,7 +23,10 @@ def observe(make: type[Observer]) -> Callable[[Work], None]:
 def _observe(work: Work, make: type[Observer]) -> None:
     observers = {first: make() for first in _sharing(work)}
 
+    reached = set()
+
     def see(one: Floats, rows: Tensor, gradients: Tensor | None = None) -> None:
+        reached.add(one)
         with _named(one):
             observers[one].see(*((rows,) if gradients is None else (rows, gradients.cpu().double().square())))
 
@@ -33,6 +36,11 @@ def _observe(work: Work, make: type[Observer]) -> None:
     else:
         work.observe(chosen, see, every_row=True)
     for first, others in _sharing(work).items():
+        if first not in reached:
+            raise QuantizationError(
+                f"{first.name}: no calibration input came to it, so its range is not known; calibrate on inputs that "
+                "use it, or keep it float by an exception of the scheme."
+            )
         with _named(first):
             scale, zero_point = qparams(observers[first], first.layer.activations)
         for one in (first, *others):

@@ -25,6 +25,11 @@ _WITHIN = ("turn-values", "gptq", "gptq-in-order", "fit-scales", "correct-biases
 """Steps that change the linears of a block and nothing around them."""
 
 
+def reaching(scheme: Scheme) -> list[str]:
+    """The steps of `scheme` that change more than the linears of a block, so that blocks cannot be tried one by one."""
+    return [step for step in scheme.steps if step not in _WITHIN]
+
+
 @dataclass(frozen=True)
 class Unit:
     """What gets one precision: a block, a table of embeddings, or all else of a tower that can be quantized.
@@ -71,9 +76,9 @@ class Trials:
         inputs: Mapping[str, Sequence[Tensor]] | None = None,
     ):
         for one in candidates.values():
-            if reaching := [step for step in one.steps if step not in _WITHIN]:
+            if far := reaching(one):
                 raise SchemeError(
-                    f"{one.name!r} has the step {reaching[0]!r}, which changes more than the linears of a block, so "
+                    f"{one.name!r} has the step {far[0]!r}, which changes more than the linears of a block, so "
                     "blocks cannot be tried one by one; give precisions without it."
                 )
         self._module, self._host, self.units, self.candidates = module, host, tuple(units), dict(candidates)

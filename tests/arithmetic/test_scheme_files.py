@@ -8,7 +8,7 @@ import pytest
 
 import clipq
 from clipq.arithmetic.precisions import PRECISIONS
-from clipq.arithmetic.scheme_files import read_schemes, write_schemes
+from clipq.arithmetic.scheme_files import read_scheme, read_schemes, write_schemes
 from clipq.arithmetic.schemes import FALLBACKS, Scheme
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import OutputError, SchemeError
@@ -34,10 +34,10 @@ SCHEMES = {
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_comes_back_as_it_was(name, tmp_path):
     path = tmp_path / "scheme.toml"
-    SCHEMES[name].to_toml(path)
-    assert Scheme.from_toml(path) == SCHEMES[name]
+    write_schemes(SCHEMES[name], path)
+    assert read_scheme(path) == SCHEMES[name]
     again = path.read_bytes()
-    Scheme.from_toml(path).to_toml(path)
+    write_schemes(read_scheme(path), path)
     assert path.read_bytes() == again
 
 
@@ -47,7 +47,7 @@ def test_both_towers_in_one_file(tmp_path):
     write_schemes(both, path)
     assert read_schemes(path) == both
     with pytest.raises(SchemeError, match="image, text"):
-        Scheme.from_toml(path)
+        read_scheme(path)
 
 
 def written(tmp_path, text: str):
@@ -58,10 +58,10 @@ def written(tmp_path, text: str):
 
 def test_what_people_write(tmp_path):
     text = 'name = "mixed"\nprecision = "int8"\n[[modules]]\npattern = "visual.*.0.*"\nprecision = "fp16"\n'
-    scheme = Scheme.from_toml(written(tmp_path, text))
+    scheme = read_scheme(written(tmp_path, text))
     assert scheme == replace(INT8, name="mixed", fallback="fp16", exceptions=(("visual.*.0.*", FP16),))
     assert scheme.at("visual.blocks.0.fc1") == FP16 and scheme.at("visual.blocks.1.fc1") is scheme
-    assert Scheme.from_toml(written(tmp_path, 'precision = "int8-best"')) == PRECISIONS["int8-best"]
+    assert read_scheme(written(tmp_path, 'precision = "int8-best"')) == PRECISIONS["int8-best"]
     only = read_schemes(written(tmp_path, '[image]\nprecision = "int8"'))
     assert only == {"image": INT8}
 
@@ -104,28 +104,28 @@ def test_every_mistake_is_named_with_the_file(text, words, tmp_path):
 def test_two_float_precisions_need_a_word(tmp_path):
     modules = "".join(f'[[modules]]\npattern = "{one}"\nprecision = "{one}"\n' for one in ("fp16", "bf16"))
     with pytest.raises(SchemeError, match="bf16 and fp16, but what stays float"):
-        Scheme.from_toml(written(tmp_path, f'precision = "int8"\n{modules}'))
-    assert Scheme.from_toml(written(tmp_path, f'precision = "int8"\nfallback = "fp32"\n{modules}')).fallback == "fp32"
+        read_scheme(written(tmp_path, f'precision = "int8"\n{modules}'))
+    assert read_scheme(written(tmp_path, f'precision = "int8"\nfallback = "fp32"\n{modules}')).fallback == "fp32"
 
 
 def test_files_that_are_none(tmp_path):
     for path, words in ((tmp_path / "none.toml", "No such file"), (tmp_path, "cannot be read")):
         with pytest.raises(SchemeError, match=words):
-            Scheme.from_toml(path)
+            read_scheme(path)
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(SchemeError, match="not valid TOML"):
-        Scheme.from_toml(tmp_path / "latin.toml")
+        read_scheme(tmp_path / "latin.toml")
     (tmp_path / "large.toml").write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(SchemeError, match="larger than"):
-        Scheme.from_toml(tmp_path / "large.toml")
+        read_scheme(tmp_path / "large.toml")
 
 
 def test_what_cannot_be_written(tmp_path):
     with pytest.raises(SchemeError, match="UTF-8"):
-        replace(INT8, name="\udcff").to_toml(tmp_path / "a.toml")
+        write_schemes(replace(INT8, name="\udcff"), tmp_path / "a.toml")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError):
-        INT8.to_toml(tmp_path / "folder")
+        write_schemes(INT8, tmp_path / "folder")
     assert [one.name for one in tmp_path.iterdir()] == ["folder"]
 
 
@@ -133,6 +133,6 @@ def test_it_is_what_quantize_takes(tmp_path):
     from tiny_models import build
 
     text = 'precision = "int8"\nname = "mixed"\n[[modules]]\npattern = "visual.*.0.mlp.*"\nprecision = "fp32"\n'
-    model = clipq.quantize(clipq.Model(build("open_clip CLIP")), Scheme.from_toml(written(tmp_path, text)))
+    model = clipq.quantize(clipq.Model(build("open_clip CLIP")), read_scheme(written(tmp_path, text)))
     assert model.precision_name == "mixed"
     assert type(model.module.visual.transformer.resblocks[0].mlp.c_fc).__name__ == "Linear"

@@ -11,7 +11,7 @@ from tiny_models import build, config
 
 import clipq
 from clipq.arithmetic.precisions import PRECISIONS
-from clipq.arithmetic.scheme_files import read_schemes, write_schemes
+from clipq.arithmetic.scheme_files import read_scheme, read_schemes, write_schemes
 from clipq.description import weight_bytes
 from clipq.errors import BudgetError, QuantizationError, SchemeError, UnknownNameError
 from clipq.files.saving import quantization_config
@@ -19,7 +19,7 @@ from clipq.methods import quantization
 from clipq.methods.budgets import Budget
 from clipq.methods.mixing import mix
 from clipq.methods.steps import is_calibrated
-from clipq.methods.units import Trials, units_of
+from clipq.methods.units import Trials, reaching, units_of
 from clipq.modules.layers import QuantizedModule
 
 TWO = ("fp16", "int8")
@@ -118,8 +118,8 @@ def test_quantize_saves_and_loads_it_as_any_other(tmp_path):
     again = clipq.load(clipq.save(one, tmp_path / "m.safetensors"))
     assert again.recipe == one.recipe
     assert torch.equal(again.encode_image(given["image"]), one.encode_image(given["image"]))
-    one.recipe.schemes["image"].to_toml(tmp_path / "s.toml")
-    twin = clipq.quantize(fragile(), {"image": clipq.Scheme.from_toml(tmp_path / "s.toml")})
+    write_schemes(one.recipe.schemes["image"], tmp_path / "s.toml")
+    twin = clipq.quantize(fragile(), {"image": read_scheme(tmp_path / "s.toml")})
     assert torch.equal(clipq.Model(twin).encode_image(given["image"]), one.encode_image(given["image"]))
 
 
@@ -135,7 +135,7 @@ def test_a_tower_may_be_settled():
         mix(module, {"max_size": "1GB"}, precision="int8", calibration=inputs(module))
 
 
-@pytest.mark.parametrize("name", sorted(name for name, one in PRECISIONS.items() if "smooth" not in one.steps))
+@pytest.mark.parametrize("name", sorted(name for name, one in PRECISIONS.items() if not reaching(one)))
 def test_the_size_of_every_precision_is_known_before(name):
     module = build("open_clip CLIP")
     host, given = clipq.Model(module).host, inputs(build("open_clip CLIP"))

@@ -142,7 +142,7 @@ def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
         try:
             pixels.append(preprocess(opened(pictures[place])))
         except (OSError, DataError) as error:
-            unreadable.append(f"{_name(pictures[place], place)} ({error})")
+            unreadable.append(f"{named(pictures[place], place)} ({error})")
     if unreadable:
         raise DataError(
             f"{len(unreadable)} of the calibration pictures cannot be read: {'; '.join(unreadable)}. "
@@ -156,7 +156,8 @@ def _is_entry(picture: Any) -> bool:
     return hasattr(picture, "read") and hasattr(picture, "key")
 
 
-def _name(picture: Any, place: int) -> str:
+def named(picture: Any, place: int) -> str:
+    """What a picture is called in messages: its path, or its place in the list."""
     if _is_entry(picture):
         return picture.key
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else f"number {place}"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import DataError, QuantizationError, unknown_name
 from ..inputs import borders, folders
-from ..methods.calibration import lines_of, opened
+from ..methods.calibration import lines_of, named, opened
 from ..methods.defaults import default_pictures, default_texts
 from ..models import Model
 from .views import view_of_picture, view_of_pixels
@@ -96,7 +96,10 @@ def _of_pictures(model: Model, pictures: Sequence[Any], digest: str) -> Source:
     preprocess = model.preprocess
 
     def read(place: int, chance: torch.Generator | None) -> Tensor:
-        picture = opened(pictures[place])
+        try:
+            picture = opened(pictures[place])
+        except (OSError, DataError) as error:
+            raise DataError(f"the picture {named(pictures[place], place)} cannot be read: {error}") from error
         return preprocess(picture if chance is None else view_of_picture(picture, chance))
 
     return Source(len(pictures), digest, read)

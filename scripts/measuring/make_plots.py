@@ -1,6 +1,6 @@
-"""Draw the README's plots of measured results from eval/results/.
+"""Draw the plots of measured results in README.md and docs/precisions.md from eval/results/.
 
-python scripts/measuring/make_plots.py            # writes docs/plots/speed.svg and docs/plots/fidelity.svg
+python scripts/measuring/make_plots.py            # writes docs/plots/*.svg
 python scripts/measuring/make_plots.py --check    # exit code 1 if they do not show what it would draw
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from precision_plot import precisions
 from result_tables.runs import runs
 
 from clipq.plots import labels, save, style
@@ -164,7 +165,7 @@ _SHOWN_VERSIONS = {"openvino": "OpenVINO", "nncf": "NNCF", "onnxruntime": "ONNX 
 def figures() -> dict[str, Figure]:
     """Every plot by its file's name."""
     result = measured()
-    return {"speed.svg": speed(result), "fidelity.svg": fidelity(result)}
+    return {"speed.svg": speed(result), "fidelity.svg": fidelity(result), "precisions.svg": precisions(RESULTS)}
 
 
 def texts(svg: str) -> list[str]:

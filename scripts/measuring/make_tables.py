@@ -1,4 +1,4 @@
-"""Write the tables of measured results into README.md, eval/SPEED.md and eval/README.md, from eval/results/.
+"""Write the tables of measured results into README.md, eval/ and docs/precisions.md, from eval/results/.
 
 python scripts/measuring/make_tables.py            # rewrites the pages between their markers
 python scripts/measuring/make_tables.py --check    # exit code 1 if a page is not what it would write
@@ -33,6 +33,7 @@ PAGES: dict[str, dict[str, Section]] = {
     "README.md": {"speed": peer_pages.short_table, "accuracy": accuracy.short_table},
     "eval/SPEED.md": {"peers": peer_pages.pages, "hosts": through_hosts},
     "eval/README.md": {"results": accuracy.full_tables},
+    "docs/precisions.md": {"precisions": accuracy.precisions_table},
 }
 
 

@@ -55,7 +55,7 @@ def test_the_digest_is_of_the_contents(model, folder):
 
     contents = [path.read_bytes() for path in sorted(folder.glob("*.png"))]
     assert digest(contents) == digest(list(contents)) != digest(contents[::-1])
-    assert digest(folder) == digest(str(folder)) != digest(folder / "..")
+    assert digest(folder) == digest(str(folder)) != digest(sorted(folder.glob("*.png"))[1:])
     assert digest(torch.zeros(2, 3, 224, 224)) != digest(torch.ones(2, 3, 224, 224))
 
 

@@ -19,6 +19,7 @@ from clipq.methods.finishing import use_kernel
 from clipq.modules.state import slots
 from clipq.training.students import make_student
 
+pytestmark = pytest.mark.filterwarnings("ignore:groups or codebooks with int8 activations")
 TOKENS = QuantSpec(symmetric=False, granularity="token")
 FP32 = {"fallback": "fp32"}
 SCHEMES = {

@@ -21,6 +21,9 @@ TITLES = {
 INSTEAD_OF = {"deit-clip-imagenet-photos": "clipq-tiny-imagenet-photos"}
 """Results that the short table shows only as long as there are none of the embedded model."""
 
+PRECISIONS_OF = "deit-clip-imagenet-photos-7"
+"""The results of which docs/precisions.md shows every precision."""
+
 Result = dict[str, Any]
 
 
@@ -103,6 +106,24 @@ def full_table(heading: str, results: Sequence[Result]) -> str:
     versions = ", ".join(sorted({r["environment"]["versions"]["clipq"] for r in results}))
     where = f"n = {first['n']}, {first['n_classes']} classes; clipq {versions}, {machine(first['environment'])}"
     return f"**{heading}.** {where}; kernel {kernels}.\n\n{table(head, rows)}"
+
+
+def precisions_table(folder: Path) -> str:
+    """Every precision of one model on one task, with its size."""
+    results = current(read(folder / f"{PRECISIONS_OF}.jsonl"))
+    first = results[0]
+    head = ("precision", "MB of weights", "top-1", "drop, points (95 %)", "same answer", "image cosine", "text cosine")
+    base = ["fp32", megabytes(first["baseline"]), percent(first["comparison"]["baseline_metrics"]["top1"])]
+    rows = [[*base, "", "", "", ""]]
+    for result in results:
+        name, *rest = row(result)
+        rows.append([f"`{name}`", megabytes(result["model"]), *rest])
+    where = f"n = {first['n']}, {first['n_classes']} classes; {machine(first['environment'])}"
+    return f"{table(head, rows)}\n\n{where}."
+
+
+def megabytes(model: dict[str, Any]) -> str:
+    return f"{model['weight_bytes'] / 1e6:.1f}" if "weight_bytes" in model else ""
 
 
 def row(result: Result) -> list[str]:

@@ -19,7 +19,7 @@ def test_the_committed_plots_are_those_of_the_committed_results():
     assert make_plots.changed() == []
 
 
-@pytest.mark.parametrize("name", ["speed.svg", "fidelity.svg"])
+@pytest.mark.parametrize("name", ["speed.svg", "fidelity.svg", "precisions.svg"])
 def test_a_committed_plot_is_small_and_whole(name):
     content = (make_plots.PLOTS / name).read_text(encoding="utf-8")
     assert len(content.encode()) <= 40_000 and "nan" not in content.lower()
@@ -27,7 +27,7 @@ def test_a_committed_plot_is_small_and_whole(name):
 
 
 def test_a_plot_that_says_something_else_is_found(tmp_path):
-    for name in ("speed.svg", "fidelity.svg"):
+    for name in ("speed.svg", "fidelity.svg", "precisions.svg"):
         (tmp_path / name).write_text((make_plots.PLOTS / name).read_text(encoding="utf-8"), encoding="utf-8")
     assert make_plots.changed(tmp_path) == []
     speed = tmp_path / "speed.svg"
@@ -73,8 +73,10 @@ def test_every_contestant_is_a_point_at_its_time_and_cosine(result):
 
 
 def test_nothing_lies_over_anything_and_the_machine_is_said(result):
-    for figure in make_plots.figures().values():
+    for name, figure in make_plots.figures().items():
         assert collisions(figure) == []
+        if name == "precisions.svg":  # of another model, with real weights
+            continue
         text = written(figure).replace("\n", " ")
         for part in (
             result["environment"]["processor"],
@@ -95,3 +97,16 @@ def test_the_newest_run_of_the_model_counts(result, tmp_path):
     (tmp_path / "peers-x.jsonl").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(ValueError, match="has no run of ViT-B-32"):
         make_plots.measured(tmp_path)
+
+
+def test_every_precision_is_a_point_at_its_size_or_named_below():
+    results = make_plots.RESULTS / "deit-clip-imagenet-photos-7.jsonl"
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    figure = make_plots.precisions(make_plots.RESULTS)
+    points = {line.get_gid(): (line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines}
+    said = written(figure)
+    for line in lines:
+        name, same = line["model"]["precision"]["image"], 100 * line["comparison"]["agreement"]
+        if same >= 88:
+            assert points[f"point-{name}"] == pytest.approx((line["model"]["weight_bytes"] / 1e6, same))
+        assert name in said

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .files.saving import push_to_hub, save
     from .loading.load import load
     from .methods.coverage import coverage
-    from .methods.mixing import mix, quantize
-    from .methods.sensitivity import sensitivity
+    from .mixing.mixing import mix, quantize
+    from .mixing.sensitivity import sensitivity
     from .models import Model
     from .training.finetuning import finetune
     from .zoo.registry import list_models
@@ -38,11 +38,11 @@ _HOME = {
     "list_models": "zoo.registry",
     "load": "loading.load",
     "push_to_hub": "files.saving",
-    "mix": "methods.mixing",
-    "quantize": "methods.mixing",
+    "mix": "mixing.mixing",
+    "quantize": "mixing.mixing",
     "read_schemes": "arithmetic.scheme_files",
     "save": "files.saving",
-    "sensitivity": "methods.sensitivity",
+    "sensitivity": "mixing.sensitivity",
     "write_schemes": "arithmetic.scheme_files",
 }
 

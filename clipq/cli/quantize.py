@@ -24,7 +24,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..methods.coverage import Coverage
-    from ..methods.mixtures import Mixture
+    from ..mixing.mixtures import Mixture
     from ..models import Model
 
 
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     from ..arithmetic.scheme_files import read_schemes, write_schemes
     from ..files.saving import save
     from ..methods.coverage import coverage
-    from ..methods.mixing import quantize_as
     from ..methods.quantization import quantize
+    from ..mixing.mixing import quantize_as
 
     budget = _budget_of(args)
     if args.plot:
@@ -96,7 +96,7 @@ def _budget_of(args: argparse.Namespace) -> dict[str, float | str]:
     if not budget and (args.candidates or args.plot):
         raise SchemeError("--candidates and --plot go with a budget: --max-drop, --max-size or --max-ms.")
     if budget:
-        from ..methods.budgets import Budget
+        from ..mixing.budgets import Budget
 
         Budget.of(budget)
     return budget
@@ -106,7 +106,7 @@ def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | st
     """What was chosen within the budget, after a table and a picture of what else there was."""
     from .. import plots
     from ..description import described_model
-    from ..methods.mixing import mix
+    from ..mixing.mixing import mix
 
     settled = {tower: getattr(args, tower) for tower in model.towers if getattr(args, tower)}
     precision = {**dict.fromkeys(model.towers, "mixed"), **settled}

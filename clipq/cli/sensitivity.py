@@ -11,7 +11,7 @@ from . import show
 from .options import add_calibration, add_model, add_plot, calibration_of, load_baseline, names
 
 if TYPE_CHECKING:
-    from ..methods.sensitivity import Sensitivity
+    from ..mixing.sensitivity import Sensitivity
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -34,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from .. import plots
     from ..description import described_model
-    from ..methods.sensitivity import sensitivity
+    from ..mixing.sensitivity import sensitivity
 
     if args.plot:
         plots.check_plot(args.plot)

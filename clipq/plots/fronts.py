@@ -10,7 +10,7 @@ from .style import BLUE, GREY, ORANGE, SOFT, axes_at, caption_height, card, styl
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..methods.mixtures import Mixture
+    from ..mixing.mixtures import Mixture
 
 _WIDTH, _TOP, _LEFT, _ACROSS, _HEIGHT = 6.2, 0.95, 0.95, 4.9, 2.7  # inches
 _FLOOR = 1e-9  # nats

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..methods.sensitivity import Effect, Noise, Sensitivity
+    from ..mixing.sensitivity import Effect, Noise, Sensitivity
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 _TOP, _LEFT, _WIDTH, _GAP, _RIGHT = 1.35, 1.75, 3.0, 0.85, 2.6  # inches

@@ -7,7 +7,7 @@ from cli_helpers import error_of
 
 import clipq
 from clipq.cli import main
-from clipq.methods.sensitivity import Sensitivity
+from clipq.mixing.sensitivity import Sensitivity
 
 QUICK = ["--candidates", "fp16,int8"]
 

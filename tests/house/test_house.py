@@ -28,6 +28,7 @@ ORDER = (
     "towers",
     "hosts",
     "methods",
+    "mixing",
     "module_like",
     "models",
     "files",

@@ -16,9 +16,9 @@ import clipq
 from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import ClipqWarning, DataError, QuantizationError, UnknownNameError
 from clipq.hosts import find_host
-from clipq.methods.differences import Answers
-from clipq.methods.sensitivity import Sensitivity
-from clipq.methods.units import OUTSIDE, Trials, units_of
+from clipq.mixing.differences import Answers
+from clipq.mixing.sensitivity import Sensitivity
+from clipq.mixing.units import OUTSIDE, Trials, units_of
 from clipq.modules.layers import QuantizedModule
 
 MODELS = ("open_clip CLIP", "transformers SigLIP", "timm vision_transformer", "open_clip ResNet", "open_clip ConvNeXt")

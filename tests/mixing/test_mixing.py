@@ -16,10 +16,10 @@ from clipq.description import weight_bytes
 from clipq.errors import BudgetError, QuantizationError, SchemeError, UnknownNameError
 from clipq.files.saving import quantization_config
 from clipq.methods import quantization
-from clipq.methods.budgets import Budget
-from clipq.methods.mixing import mix
 from clipq.methods.steps import is_calibrated
-from clipq.methods.units import Trials, reaching, units_of
+from clipq.mixing.budgets import Budget
+from clipq.mixing.mixing import mix
+from clipq.mixing.units import Trials, reaching, units_of
 from clipq.modules.layers import QuantizedModule
 
 TWO = ("fp16", "int8")

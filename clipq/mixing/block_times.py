@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..hosts import Host
+from ..methods.dtypes import DTYPES
 from ..timing import alternate
-from .dtypes import DTYPES
 from .encoding import blocks_of, embedded
 from .units import Trials, Unit
 

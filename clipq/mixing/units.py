@@ -13,12 +13,12 @@ from ..arithmetic.precisions import PRECISIONS
 from ..arithmetic.schemes import Scheme
 from ..errors import SchemeError
 from ..hosts import Host
+from ..methods.choosing import choose_numbers
+from ..methods.dtypes import DTYPES
+from ..methods.recipes import Recipe
+from ..methods.replacing import install, plan, replacement
 from ..modules.state import slots
 from ..towers.blocks import find_blocks
-from .choosing import choose_numbers
-from .dtypes import DTYPES
-from .recipes import Recipe
-from .replacing import install, plan, replacement
 
 OUTSIDE = "outside the blocks"
 _WITHIN = ("turn-values", "gptq", "gptq-in-order", "fit-scales", "correct-biases")

@@ -21,9 +21,9 @@ from ..arithmetic.precisions import Precision, resolve
 from ..errors import DataError, QuantizationError, unknown_name
 from ..hosts import Host, find_host, unwrapped
 from ..hosts.calls import install
+from ..methods.calibration import Calibration, inputs_of
 from ..modules.layers import QuantizedModule
 from ..resources import output_path
-from .calibration import Calibration, inputs_of
 from .differences import Answers
 from .encoding import Inputs, blocks_of, embedded, evaluating, fewer, streams
 from .units import Trials, Unit, units_of

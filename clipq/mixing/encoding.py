@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..hosts import Host
 from ..inputs.images import spread
+from ..methods.dtypes import tower_dtype
 from ..towers.blocks import BlockView, find_blocks
-from .dtypes import tower_dtype
 
 Inputs = Mapping[str, Sequence[Tensor]]
 """Batches for each tower: pixels [n, channels, height, width] or token ids [n, tokens]."""

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from clipq.methods.search import Option, Point, best, front, thinned
+from clipq.mixing.search import Option, Point, best, front, thinned
 
 
 def units(seed: int, count: int, options: int, whole: bool = True) -> list[list[Option]]:

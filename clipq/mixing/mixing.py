@@ -20,18 +20,18 @@ from ..arithmetic.schemes import Scheme
 from ..errors import ClipqWarning, SchemeError
 from ..hosts import Host, find_host, unwrapped
 from ..hosts.calls import install
+from ..methods import quantization
+from ..methods.calibration import Calibration, inputs_of
+from ..methods.dtypes import fallback_dtype
+from ..methods.steps import is_calibrated
 from ..modules.state import slots
-from . import quantization
 from .block_times import tower_time, unit_times
 from .budgets import MAX_DROP, MAX_MS, MAX_SIZE, Budget
-from .calibration import Calibration, inputs_of
 from .differences import Answers, Difference
-from .dtypes import fallback_dtype
 from .encoding import Inputs, divided, embedded, evaluating
 from .mixtures import MIXED, Mixture, schemes_of
 from .search import Option, Point, best, front, thinned
 from .sensitivity import checked_towers, measured, with_answers
-from .steps import is_calibrated
 from .units import Trials, Unit, units_of
 
 CANDIDATES: tuple[str, ...] = ("fp16", "int8", "int8-weight-only", "int4")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..errors import unknown_name
@@ -95,10 +95,15 @@ def without_auto(precision: Precisions, answers: Mapping[str, Precision]) -> Pre
     return first if all(one == first for one in others) else found
 
 
+def check_towers(names: Iterable[str]) -> None:
+    """Raise `UnknownNameError` for a name that is no tower's."""
+    for name in names:
+        if name not in TOWERS:
+            raise unknown_name("tower", name, TOWERS)
+
+
 def _by_tower(precision: Precisions) -> dict[str, Precision]:
     if not isinstance(precision, Mapping):
         return dict.fromkeys(TOWERS, precision)
-    for tower in precision:
-        if tower not in TOWERS:
-            raise unknown_name("tower", tower, TOWERS)
+    check_towers(precision)
     return {tower: precision.get(tower, "fp32") for tower in TOWERS}

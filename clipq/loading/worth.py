@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..arithmetic.precisions import TOWERS
-from ..errors import ClipqWarning, unknown_name
+from ..arithmetic.precisions import TOWERS, check_towers
+from ..errors import ClipqWarning
 from ..methods.quantization import quantize
 from ..models import Model
 from ..timing import Call, alternate, seconds
@@ -120,9 +120,7 @@ def measure(
     Raises `UnknownNameError` for a tower that is not "image" or "text".
     """
     device = torch.device(device)
-    for tower in towers:
-        if tower not in TOWERS:
-            raise unknown_name("tower", tower, TOWERS)
+    check_towers(towers)
     sizes = sizes or Sizes(batch_size=4 if device.type == "cpu" else 64)
     threads = torch.get_num_threads()
     found = tuple(_race(tower, str(device), threads, limit / len(TOWERS), sizes) for tower in towers)

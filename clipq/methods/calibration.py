@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arithmetic.precisions import TOWERS
+from ..arithmetic.precisions import check_towers
 from ..arithmetic.schemes import Scheme
-from ..errors import DataError, QuantizationError, unknown_name
+from ..errors import DataError, QuantizationError
 from ..hosts import find_host
 from ..inputs import borders, folders
 from ..inputs.datasets import dataset_pictures, dataset_texts, is_dataset
@@ -79,9 +79,7 @@ def _by_tower(towers: Sequence[str], calibration: Calibration) -> Mapping[str, A
                 'calibration={"image": ..., "text": ...}, or leave out the one that clipq\'s own data will do for.'
             )
         calibration = dict.fromkeys(towers, calibration)
-    for tower in calibration:
-        if tower not in TOWERS:
-            raise unknown_name("tower", tower, TOWERS)
+    check_towers(calibration)
     if not set(calibration) <= set(towers) or not calibration:
         raise QuantizationError(
             f"calibration data was given for {', '.join(calibration) or 'nothing'}, but this precision looks at inputs "
@@ -107,21 +105,24 @@ def _pixels(model: Any, source: Any) -> Tensor:
 
 
 def _from_batches(batches: Iterable[Any]) -> Tensor:
-    """The first images of batches of them, each alone or with labels and the like behind it."""
+    """The first images of batches of them."""
     found, count = [], 0
     for batch in batches:
-        pixels = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-        if not isinstance(pixels, Tensor):
-            raise DataError(
-                f"a batch of calibration data is a {type(pixels).__name__}; give tensors of preprocessed images."
-            )
-        found.append(pixels)
-        count += len(pixels)
+        found.append(images_of(batch))
+        count += len(found[-1])
         if count >= MOST_PICTURES:
             break
     if not found:
         raise DataError("the calibration data has no batches; give at least one image.")
     return torch.cat(found)[:MOST_PICTURES]
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images of a batch, alone or with labels and the like behind them."""
+    pixels = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(pixels, Tensor):
+        raise DataError(f"a batch of data is a {type(pixels).__name__}; give tensors of preprocessed images.")
+    return pixels
 
 
 def _checked(model: Any, pixels: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DataError, QuantizationError, unknown_name
+from ..arithmetic.precisions import check_towers
+from ..errors import DataError, QuantizationError
 from ..inputs import borders, folders
-from ..methods.calibration import lines_of, named, opened
+from ..methods.calibration import images_of, lines_of, named, opened
 from ..methods.defaults import default_pictures, default_texts
 from ..models import Model
 from .views import view_of_picture, view_of_pixels
@@ -66,9 +67,7 @@ def _by_tower(towers: Sequence[str], data: Data) -> Mapping[str, Any]:
         )
     if not isinstance(data, Mapping):
         return {"image" if "image" in towers else "text": data}
-    for tower in data:
-        if tower not in ("image", "text"):
-            raise unknown_name("tower", tower, ("image", "text"))
+    check_towers(data)
     if unused := [tower for tower in data if tower not in towers]:
         raise QuantizationError(
             f"data was given for the {unused[0]} tower, which this precision does not quantize; leave it out, or "
@@ -86,7 +85,7 @@ def _pictures(model: Model, data: Any) -> Source:
         images = folders.pictures(data)
         return _of_pictures(model, images.entries, images.digest())
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, Sequence)):
-        return _pixels(model, torch.cat([_first(batch) for batch in data] or [torch.empty(0)]))
+        return _pixels(model, torch.cat([images_of(batch) for batch in data] or [torch.empty(0)]))
     found = borders.pictures(data)
     return _pixels(model, found) if isinstance(found, Tensor) else _of_pictures(model, found, _digest_of(found))
 
@@ -145,14 +144,6 @@ def _captions(data: Any) -> list[str] | None:
     if not all(path.is_file() for path in beside):
         return None
     return [" ".join(" ".join(lines_of(path)).split()) for path in beside]
-
-
-def _first(batch: Any) -> Tensor:
-    """The images of a batch, alone or with labels and the like behind them."""
-    pixels = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(pixels, Tensor):
-        raise DataError(f"a batch of data is a {type(pixels).__name__}; give tensors of preprocessed images.")
-    return pixels
 
 
 def _some(found: Any, what: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .arithmetic.schemes import Scheme
     from .errors import ClipqError
     from .evaluation import Result, evaluate
+    from .exports.exporting import export
     from .files.saving import push_to_hub, save
     from .loading.load import load
     from .methods.coverage import coverage
@@ -34,6 +35,7 @@ _HOME = {
     "Scheme": "arithmetic.schemes",
     "coverage": "methods.coverage",
     "evaluate": "evaluation",
+    "export": "exports.exporting",
     "finetune": "training.finetuning",
     "list_models": "zoo.registry",
     "load": "loading.load",
@@ -54,6 +56,7 @@ __all__ = [
     "__version__",
     "coverage",
     "evaluate",
+    "export",
     "finetune",
     "list_models",
     "load",

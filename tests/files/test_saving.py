@@ -214,7 +214,7 @@ def test_what_is_there_already_is_not_touched(tmp_path, occupant):
         target.mkdir()
         (target / (".hidden" if "hidden" in occupant else "mine.txt")).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         save(model(IMAGE_ONLY), target)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -10,6 +10,9 @@ from importlib import metadata
 
 from torch import nn
 
+from ...towers.calls import Whole
+from ..base import host_class
+
 _OPEN_CLIP = {
     "open_clip.model": ("CLIP",),
     "open_clip.transformer": (
@@ -49,6 +52,13 @@ def install(model: nn.Module) -> None:
         home, name = WHOLE.get(f"{kind.__module__}.{kind.__qualname__}", (None, None))
         if home is not None and _is_new_enough(kind.__module__):
             module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
+
+
+def uninstall(model: nn.Module) -> None:
+    """The inverse of `install`: every module of `model` is of its host's own class again."""
+    for module in model.modules():
+        if isinstance(module, Whole):
+            module.__class__ = host_class(module)
 
 
 def _is_new_enough(package: str) -> bool:

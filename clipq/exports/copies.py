@@ -13,7 +13,7 @@ from ..errors import ExportError
 from ..hosts.calls import uninstall
 from ..models import Model
 from ..modules.layers import KEPT, QLinear, QuantizedModule
-from .forms import Form, kind_of
+from .forms import Form, kind_of, precisions_for
 
 INPUTS = {"image": "pixel_values", "text": "input_ids"}
 OUTPUTS = {"image": "image_embeds", "text": "text_embeds"}
@@ -28,10 +28,10 @@ def exportable(model: Model, towers: Sequence[str], forms: Mapping[str, Form], t
     shared = {id(one): one for one in model.module.buffers()}
     module = copy.deepcopy(model.module, shared).eval().requires_grad_(False)
     uninstall(module)
-    for name, part in module.named_modules():
+    _widen(module, model)
+    for name, part in list(module.named_modules()):
         if isinstance(part, QLinear) and model.host.tower_of(module, name) in towers:
             part._kernel = _form(name, part, forms, target)
-    _widen(module, model)
     return Model(
         module,
         config=model._config,
@@ -57,15 +57,14 @@ def _widen(module: nn.Module, model: Model) -> None:
 
 
 def _form(name: str, layer: QLinear, forms: Mapping[str, Form], target: str) -> nn.Module:
-    weights = layer.kernel_weights(layer.bias, layer.activations)
-    kind = kind_of(weights)
+    kind = kind_of(layer.spec, layer.activations)
     if kind not in forms:
-        activations = "float" if layer.activations is None else layer.activations
+        activations = "float inputs" if layer.activations is None else f"{kind or layer.activations} inputs"
         raise ExportError(
-            f"{name} has {layer.spec.label} weights ({layer.spec.granularity}) and inputs as {activations}, which {target} "
-            f"has no form for; it takes: {', '.join(forms)}. Quantize the model otherwise (`clipq list --precisions`)."
+            f"{name} has {layer.spec.label} weights and {activations}, for which {target!r} has no form. It has one for "
+            f"{', '.join(precisions_for(forms))}: quantize the float model to one of these."
         )
-    return forms[kind](weights)
+    return forms[kind](layer.kernel_weights(layer.bias, layer.activations))
 
 
 class Tower(nn.Module):

@@ -19,11 +19,13 @@ from ..description import described_model
 from ..errors import ExportError, SchemeError
 from ..machine import peak_memory_bytes
 from ..models import Model
+from ..modules.layers import QLinear
 from ..resources import output_folder
 from ..version import VERSION
 from ..zoo.hub import file_sha256
 from . import gate
 from .copies import Tower, Towers, example, exportable
+from .forms import kind_of
 from .gate import Parity
 from .graphs import write_graph
 from .layouts import Layout, layout_named
@@ -62,6 +64,13 @@ class Order:
             yield _TOGETHER, self.towers
         else:
             yield from ((self.layout.stem(self.model, tower), (tower,)) for tower in self.towers)
+
+
+    def kinds(self, towers: Sequence[str]) -> frozenset[str]:
+        """How the quantized linears of `towers` compute."""
+        layers = ((name, part) for name, part in self.model.module.named_modules() if isinstance(part, QLinear))
+        of_towers = (one for name, one in layers if self.model.host.tower_of(self.model.module, name) in towers)
+        return frozenset(kind_of(one.spec, one.activations) for one in of_towers)
 
 
 def export(
@@ -138,7 +147,7 @@ def _write(order: Order, folder: Path) -> dict[str, Path]:
         outputs = [order.layout.outputs[tower] for tower in towers]
         files = write_graph(module, inputs, outputs, path, order.opset, _about(order, towers))
         if order.target.convert:
-            own = order.target.convert(path, folder / stem)
+            own = order.target.convert(path, folder / stem, order.kinds(towers))
             for file in files:
                 file.unlink()
             files = own

@@ -6,39 +6,55 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from ..errors import ExportError
+from ..arithmetic.precisions import PRECISIONS
+from ..arithmetic.specs import QuantSpec
 from ..kernels.weights import LinearWeights
-from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, FloatProduct, StaticIntegers
+from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, StaticIntegers
 
 Form = Callable[[LinearWeights], nn.Module]
 
-WEIGHT_ONLY, BLOCKS, DYNAMIC, STATIC, FP8 = "weight-only", "blocks", "dynamic", "static", "static fp8"
+WEIGHT_ONLY, BLOCKS = "weight-only", "weight-only in groups"
+DYNAMIC, STATIC, STATIC_SYMMETRIC, FP8 = "dynamic", "static", "symmetric static", "static fp8"
 
 ONNX_RUNTIME: Mapping[str, Form] = {
     WEIGHT_ONLY: BlockedWeights,
     BLOCKS: BlockedWeights,
     DYNAMIC: DynamicIntegers,
     STATIC: StaticIntegers,
+    STATIC_SYMMETRIC: StaticIntegers,
 }
 OPENVINO: Mapping[str, Form] = {
     WEIGHT_ONLY: DequantizedWeights,
     DYNAMIC: DequantizedWeights,  # the runtime quantizes the rows
     STATIC: StaticIntegers,
+    STATIC_SYMMETRIC: StaticIntegers,
 }
-TENSORRT: Mapping[str, Form] = {WEIGHT_ONLY: DequantizedWeights, STATIC: StaticIntegers, FP8: StaticIntegers}
-MNN: Mapping[str, Form] = {WEIGHT_ONLY: FloatProduct, DYNAMIC: FloatProduct}
+TENSORRT: Mapping[str, Form] = {
+    WEIGHT_ONLY: DequantizedWeights,
+    STATIC_SYMMETRIC: StaticIntegers,
+    FP8: StaticIntegers,
+}
 
 
-def kind_of(weights: LinearWeights) -> str | None:
+def kind_of(weights: QuantSpec, activations: QuantSpec | None) -> str | None:
     """How a linear computes, as the tables above call it; None for what ONNX has no operators for (codebooks)."""
-    spec, activations = weights.spec, weights.activations
-    if spec.codebook or (spec.kind == "float" and not weights.static):
-        return None
-    if not weights.row_scaled:
-        blocked = activations is None and spec.kind == "int" and spec.bits in (4, 8)
+    if weights.codebook or not weights.symmetric or weights.granularity == "group":
+        blocked = activations is None and weights.kind == "int" and not weights.codebook and weights.bits in (4, 8)
         return BLOCKS if blocked else None
     if activations is None:
-        return WEIGHT_ONLY
+        return WEIGHT_ONLY if weights.kind == "int" else None
     if activations.kind == "float":
-        return FP8
-    return STATIC if weights.static else DYNAMIC
+        return None if activations.dynamic else FP8
+    if activations.dynamic:
+        return DYNAMIC
+    return STATIC_SYMMETRIC if activations.symmetric else STATIC
+
+
+def precisions_for(forms: Mapping[str, Form]) -> list[str]:
+    """The named precisions of which every part has a form."""
+    found = []
+    for name, scheme in PRECISIONS.items():
+        parts = () if scheme.is_float else (scheme, *(own for _, own in scheme.exceptions))
+        if parts and all(kind_of(one.weights, one.activations) in forms for one in parts):
+            found.append(name)
+    return found

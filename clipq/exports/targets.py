@@ -14,6 +14,9 @@ from . import forms, graphs, onnx_runtime, open_vino
 Session = Callable[[Mapping[str, np.ndarray], str], np.ndarray]
 """A graph in its runtime: inputs by name, and the name of the output that is wanted."""
 
+Kinds = frozenset[str]
+"""How the linears of a graph compute: names of `forms`; none of a float model."""
+
 _GRAPH_PACKAGES = ("onnx", "onnxscript", "onnx_ir")
 
 
@@ -31,7 +34,7 @@ class Target:
     runtime: str
     suffix: str
     forms: Mapping[str, forms.Form]
-    convert: Callable[[Path, Path], list[Path]] | None
+    convert: Callable[[Path, Path, Kinds], list[Path]] | None
     open: Callable[[Path, int | None], Session]
     floats: tuple[str, ...] = ("fp32", "fp16")
     opset: int = graphs.OPSET
@@ -73,7 +76,7 @@ TARGETS: Mapping[str, Target] = {
         suffix=".onnx",
         forms=forms.TENSORRT,
         convert=None,
-        open=onnx_runtime.open_graph,
+        open=onnx_runtime.open_as_written,
         opset=graphs.FP8_OPSET,
         note="compared in ONNX Runtime; TensorRT itself was not run",
     ),

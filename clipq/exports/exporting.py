@@ -27,7 +27,7 @@ from . import gate
 from .copies import Tower, Towers, example, exportable
 from .forms import kind_of
 from .gate import Parity
-from .graphs import write_graph
+from .graphs import NEWEST_OPSET, write_graph
 from .layouts import Layout, layout_named
 from .packages import needed, version
 from .targets import Session, Target, target_named
@@ -65,7 +65,6 @@ class Order:
         else:
             yield from ((self.layout.stem(self.model, tower), (tower,)) for tower in self.towers)
 
-
     def kinds(self, towers: Sequence[str]) -> frozenset[str]:
         """How the quantized linears of `towers` compute."""
         layers = ((name, part) for name, part in self.model.module.named_modules() if isinstance(part, QLinear))
@@ -101,10 +100,10 @@ def export(
     needed(order.target.packages, order.target.extra, f"to={to!r}")
     begun = time.perf_counter()
     with output_folder(path) as folder, torch.no_grad():
+        _write_companions(order, folder)  # first, as it is quickly refused
         written = _write(order, folder)
         taken = time.perf_counter() - begun
-        parity = _compare(order, folder, written, data, timed)
-        _write_companions(order, folder)
+        parity = _compare(order, written, data, timed)
         report = _report(order, folder, parity, taken)
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Export(Path(path), {name: one["bytes"] for name, one in report["files"].items()}, parity, report)
@@ -123,7 +122,15 @@ def _order(
     for tower in chosen:
         _check_float(model, tower, to, target)
     found = layout_named(layout, to)
-    return Order(model, to, target, found, chosen, together, max(opset or 0, target.opset))
+    return Order(model, to, target, found, chosen, together, _opset(opset, target, to))
+
+
+def _opset(asked: int | None, target: Target, to: str) -> int:
+    if asked is None:
+        return target.opset
+    if not target.opset <= asked <= NEWEST_OPSET:
+        raise SchemeError(f"opset={asked!r} is not allowed for {to!r}; give one from {target.opset} to {NEWEST_OPSET}.")
+    return asked
 
 
 def _check_float(model: Model, tower: str, to: str, target: Target) -> None:
@@ -142,7 +149,9 @@ def _write(order: Order, folder: Path) -> dict[str, Path]:
     for stem, towers in order.graphs():
         path = folder / f"{stem}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
-        module = Towers(copy, order.layout.normalize) if len(towers) == 2 else Tower(copy, *towers, order.layout.normalize)
+        module = (
+            Towers(copy, order.layout.normalize) if len(towers) == 2 else Tower(copy, *towers, order.layout.normalize)
+        )
         inputs = {order.layout.inputs[tower]: _example(order, tower) for tower in towers}
         outputs = [order.layout.outputs[tower] for tower in towers]
         files = write_graph(module, inputs, outputs, path, order.opset, _about(order, towers))
@@ -166,9 +175,7 @@ def _about(order: Order, towers: tuple[str, ...]) -> dict[str, str]:
     return {"clipq": json.dumps({"version": VERSION, "name": described["name"], "precision": precision})}
 
 
-def _compare(
-    order: Order, folder: Path, written: Mapping[str, Path], data: Any, timed: bool
-) -> dict[str, Parity]:
+def _compare(order: Order, written: Mapping[str, Path], data: Any, timed: bool) -> dict[str, Parity]:
     """Raises `ExportError` for the first tower that does not pass."""
     samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
     found = {}
@@ -231,4 +238,3 @@ def _report(order: Order, folder: Path, parity: Mapping[str, Parity], seconds: f
         "peak_memory_bytes": peak_memory_bytes(),
         "files": files,
     }
-

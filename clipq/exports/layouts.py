@@ -102,7 +102,7 @@ LAYOUTS: Mapping[str, Layout] = {
         "as Immich's machine learning reads it",
         {"image": "visual/model", "text": "textual/model"},
         {"image": "image", "text": "text"},
-        {"image": "embedding", "text": "embedding"},
+        OUTPUTS,  # it takes the first output, whatever its name
         _immich,
         ids=torch.int32,
         normalize=True,

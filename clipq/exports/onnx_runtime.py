@@ -44,9 +44,7 @@ def _options(threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
-def _opened(
-    path: Path, options: onnxruntime.SessionOptions
-) -> Callable[[Mapping[str, np.ndarray], str], np.ndarray]:
+def _opened(path: Path, options: onnxruntime.SessionOptions) -> Callable[[Mapping[str, np.ndarray], str], np.ndarray]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -38,7 +38,7 @@ _TOGETHER = "model"
 
 @dataclass(frozen=True)
 class Export:
-    """`folder` with its `files` (paths relative to it, and bytes), the `parity` of each tower, and all of it as JSON."""
+    """`folder` with its `files` (paths in it, and bytes), the `parity` of each tower, and all of it as JSON."""
 
     folder: Path
     files: dict[str, int]
@@ -180,26 +180,27 @@ def _compare(order: Order, written: Mapping[str, Path], data: Any, timed: bool) 
     samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
     found = {}
     for stem, towers in order.graphs():
-        session = _opened(order, written[stem])
+        session = opened(order.target, written[stem])
         for tower in towers:
             encode = _encode(order, session, towers, tower)
             parity = gate.compared(order.model, tower, encode, samples[tower], allowed[tower], timed)
             if not parity.passed:
                 raise ExportError(
-                    f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} over "
-                    f"{parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export another "
-                    "precision, or report it with the model's name."
+                    f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} "
+                    f"over {parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export "
+                    "another precision, or report it with the model's name."
                 )
             found[tower] = parity
     return found
 
 
-def _opened(order: Order, path: Path) -> Session:
+def opened(target: Target, path: Path) -> Session:
+    """A graph in the runtime of `target`. Raises `ExportError` for a file that it does not load."""
     try:
-        return order.target.open(path, torch.get_num_threads())
+        return target.open(path, torch.get_num_threads())
     except Exception as error:  # the border to a runtime that is given a file it may not like
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"{order.target.runtime} does not load what was exported: {reason}") from error
+        raise ExportError(f"{target.runtime} does not load {path.name}: {reason}") from error
 
 
 def _encode(order: Order, session: Session, towers: tuple[str, ...], tower: str) -> gate.Encode:

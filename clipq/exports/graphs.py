@@ -1,4 +1,4 @@
-"""From a tower to an ONNX file: torch's exporter, then what it leaves to others: fp16 that is safe, weights beside it."""
+"""From a tower to an ONNX file: torch's exporter, then what it leaves to others: fp16 that is safe, large weights."""
 
 from __future__ import annotations
 

@@ -171,9 +171,14 @@ def test_immichs_layout(tmp_path):
     context = json.loads((folder / "config.json").read_text("utf-8"))["text_cfg"]["context_length"]
     settings = json.loads((folder / "visual" / "preprocess_cfg.json").read_text("utf-8"))
     assert (settings["size"], settings["interpolation"]) == (32, "bicubic")
-    ids = as_immich_tokenizes(folder / "textual", ["a photo of a cat", "An OWL, at night!"], context)
-    assert np.array_equal(ids, own.tokenizer(["a photo of a cat", "An OWL, at night!"]).numpy())
-    (texts,) = run(folder / "textual" / "model.onnx", text=ids[:1].astype(np.int32))
+    prompts = ["a photo of a cat", "An OWL! at night!", "a cat " * 20]
+    ids = as_immich_tokenizes(folder / "textual", prompts, context)
+    assert [row[: row.argmax() + 1].tolist() for row in ids] == [
+        row[: row.argmax() + 1].tolist() for row in own.tokenizer(prompts).numpy()
+    ]
+    (texts,) = run(folder / "textual" / "model.onnx", text=ids.astype(np.int32))
+    expected = own.encode_text(prompts, normalize=True)
+    assert torch.cosine_similarity(torch.from_numpy(texts), expected).min() > 0.999
     assert np.linalg.norm(texts, axis=-1) == pytest.approx(1, abs=1e-5)
     (images,) = run(folder / "visual" / "model.onnx", image=np.zeros((1, 3, 32, 32), np.float32))
     assert np.linalg.norm(images, axis=-1) == pytest.approx(1, abs=1e-5)
@@ -212,9 +217,9 @@ def test_preprocessing_and_tokenizer_are_hugging_faces(tmp_path, drawings):
     processor, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in (AutoImageProcessor, AutoTokenizer))
     pixels = processor(drawings, return_tensors="pt")["pixel_values"]
     assert (pixels - torch.stack([own.preprocess(photo) for photo in drawings])).abs().max() < 0.05  # of -1 to 1
-    texts = ["a cat", "Two dogs & a café", "a " * 40]
+    texts = ["a cat!", "Two dogs & a café", "a " * 40]
     padded = tokenizer(texts, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
-    assert torch.equal(padded, own.tokenizer(texts))
+    assert torch.allclose(own.encode_text(padded), own.encode_text(own.tokenizer(texts)), atol=1e-5)
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -234,7 +239,7 @@ def failing(path: Path, threads: int | None):
 
 @pytest.mark.parametrize(
     ("opened", "message"),
-    [(noise, "is not the model: worst cosine"), (broken, "does not load what was exported: this is no graph$")]
+    [(noise, "is not the model: worst cosine"), (broken, "does not load image.onnx: this is no graph$")]
     + [(failing, r"gives \[32, 7\] in its runtime, \[32, 48\] here")],
 )
 def test_an_export_that_is_another_model_is_removed(tmp_path, monkeypatch, opened, message):
@@ -287,6 +292,13 @@ def test_a_folder_with_something_in_it_is_not_touched(tmp_path):
 def test_immich_needs_what_a_bare_module_lacks(tmp_path):
     with pytest.raises(ExportError, match="came with preprocessing and a tokenizer"):
         export(model(tokenizer=None, preprocessing={}), tmp_path / "out", layout="immich")
+
+
+def test_a_tokenizer_whose_padding_is_seen(tmp_path):
+    seen = model("open_clip CustomTextCLIP", tokenizer="ViT-B-32")
+    seen.module.text.pool_type = "last"
+    with pytest.raises(ExportError, match="sees what texts are padded with"):
+        export(seen, tmp_path / "out")
 
 
 def test_a_missing_package_is_named_with_the_command():

@@ -33,7 +33,6 @@ from .packages import needed, version
 from .targets import Session, Target, target_named
 
 REPORT = "clipq-export.json"
-_TOGETHER = "model"
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,13 @@ class Order:
     target: Target
     layout: Layout
     towers: tuple[str, ...]
-    together: bool
     opset: int
 
     def graphs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each graph: its path without an ending, and the towers in it."""
-        if self.together:
-            yield _TOGETHER, self.towers
-        else:
-            yield from ((self.layout.stem(self.model, tower), (tower,)) for tower in self.towers)
+        stems = {tower: self.layout.stem(self.model, tower) for tower in self.towers}
+        for stem in dict.fromkeys(stems.values()):
+            yield stem, tuple(tower for tower in self.towers if stems[tower] == stem)
 
     def kinds(self, towers: Sequence[str]) -> frozenset[str]:
         """How the quantized linears of `towers` compute."""
@@ -79,15 +76,14 @@ def export(
     *,
     towers: Sequence[str] | None = None,
     layout: str = "plain",
-    together: bool = False,
     opset: int | None = None,
     data: Any = None,
     timed: bool = True,
 ) -> Export:
     """Write `model` as the folder `path` (new or empty) for another runtime, in the precision that it has.
 
-    `to`: a name of `clipq.exports.targets.TARGETS`. `towers`: which (default: all); `together`: both in one graph.
-    `layout`: "plain", "immich" or "transformers.js". Inputs: pixel_values float32 [batch, 3, height, width], as
+    `to`: a name of `clipq.exports.targets.TARGETS`. `towers`: which (default: all). `layout`: "plain", "together" (both
+    towers in one graph), "immich" or "transformers.js". Inputs: pixel_values float32 [batch, 3, height, width], as
     `model.preprocess` makes them, and input_ids int64 [batch, context]; outputs float32 [batch, width], not normalized
     (Immich's names and types differ). `opset`: of ONNX. `data`: what it is compared on, as for calibration: pictures,
     or {"image": ..., "text": ...}; default: photos and captions of clipq's own. `timed`: whether to measure speed too.
@@ -96,7 +92,7 @@ def export(
     express, or where its embeddings differ from the model's by more than `gate.thresholds`; `MissingPackageError`,
     naming the command, for an extra that is not installed; `OutputError` if it cannot be written.
     """
-    order = _order(model if isinstance(model, Model) else Model(model), to, towers, layout, together, opset)
+    order = _order(model if isinstance(model, Model) else Model(model), to, towers, layout, opset)
     needed(order.target.packages, order.target.extra, f"to={to!r}")
     begun = time.perf_counter()
     with output_folder(path) as folder, torch.no_grad():
@@ -109,20 +105,16 @@ def export(
     return Export(Path(path), {name: one["bytes"] for name, one in report["files"].items()}, parity, report)
 
 
-def _order(
-    model: Model, to: str, towers: Sequence[str] | None, layout: str, together: bool, opset: int | None
-) -> Order:
+def _order(model: Model, to: str, towers: Sequence[str] | None, layout: str, opset: int | None) -> Order:
     target = target_named(to)
     chosen = tuple(model.towers if towers is None else towers)
     check_towers(chosen)
     if not chosen or not set(chosen) <= set(model.towers):
         raise ExportError(f"towers={chosen} of a model that has {', '.join(model.towers)}; name some of these.")
-    if together and (len(chosen) < 2 or layout != "plain"):
-        raise SchemeError("together=True is for both towers, in layout='plain'.")
     for tower in chosen:
         _check_float(model, tower, to, target)
     found = layout_named(layout, to)
-    return Order(model, to, target, found, chosen, together, _opset(opset, target, to))
+    return Order(model, to, target, found, chosen, _opset(opset, target, to))
 
 
 def _opset(asked: int | None, target: Target, to: str) -> int:

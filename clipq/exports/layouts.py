@@ -45,7 +45,7 @@ def layout_named(name: str, target: str) -> Layout:
         raise unknown_name("layout", name, LAYOUTS)
     layout = LAYOUTS[name]
     if layout.only not in (None, target):
-        raise ExportError(f"layout={name!r} is for to={layout.only!r}; {target!r} has layout='plain'.")
+        raise ExportError(f"layout={name!r} is for to={layout.only!r}; {target!r} has 'plain' and 'together'.")
     return layout
 
 
@@ -115,6 +115,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 LAYOUTS: Mapping[str, Layout] = {
     "plain": Layout("image and text in one folder", {"image": "image", "text": "text"}, INPUTS, OUTPUTS, _hugging_face),
+    "together": Layout("both towers in one graph", {"image": "model", "text": "model"}, INPUTS, OUTPUTS, _hugging_face),
     "immich": Layout(
         "as Immich's machine learning reads it",
         {"image": "visual/model", "text": "textual/model"},

@@ -21,7 +21,7 @@ from tiny_models import build
 import clipq
 from clipq.arithmetic.schemes import Scheme
 from clipq.arithmetic.specs import QuantSpec
-from clipq.errors import CheckpointError, ClipqError
+from clipq.errors import CheckpointError, ClipqError, OutputError
 from clipq.files import saving
 from clipq.files.checkpoints import read
 from clipq.files.header import MODEL_FILE, read_header
@@ -231,7 +231,7 @@ def test_an_error_half_way_leaves_nothing(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(saving, "quantization_config", broken)
-    with pytest.raises(CheckpointError if isinstance(error, OSError) else error):
+    with pytest.raises(OutputError if isinstance(error, OSError) else error):
         save(model(IMAGE_ONLY), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

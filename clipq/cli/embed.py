@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..matrices import Embeddings
 
 _MUCH = 0.02  # of the values: ranges that so many do not fit are of something else
-_UNEVEN = 3.0  # from about here on, per-dimension ranges are the better ones (measure_vectors.py --offset)
+_UNEVEN = 2.0  # from about here on, per-dimension ranges are the better ones (measure_vectors.py --offset)
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:

@@ -61,7 +61,7 @@ class Ranges:
 
     @property
     def unevenness(self) -> float:
-        """How many times as wide as most dimensions the one limit is: above 3, one range for all loses recall."""
+        """How many times as wide as most dimensions the one limit is: above 2, one range for all loses recall."""
         return float(self.limit / (self.mean.abs() + 4 * self.std).median())
 
     def described(self) -> dict[str, Any]:

@@ -7,8 +7,9 @@ query against the others, and every class name against all pictures. The ranges 
 the set that is searched. One JSON line for each set and kind of query; `make_tables.py` then writes
 docs/use-it-with.md.
 
---offset adds a number to one dimension of every picture (and half of it, negative, to texts) before all else: what the
-common direction of larger CLIPs does, which these small models hardly have. Such lines are no part of the tables.
+--offset adds a vector of that length to every picture (and half of it, negative, to texts) before all else: along one
+dimension, or with --spread in a random direction. That is what the common direction of larger CLIPs does, which these
+small models hardly have. Such lines are no part of the tables.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 import clipq
 from clipq.description import described_environment, described_model
@@ -123,26 +124,35 @@ def embedded(model: clipq.Model, name: str, data: Path | None) -> tuple[Tensor, 
     return pictures, model.encode_text([template.format(one) for one in images.classes], normalize=True)
 
 
-def shifted(matrix: Tensor, tower: str, offset: float) -> Tensor:
-    """Rows with a number added to one dimension, of unit length again."""
-    share = 1.0 if tower == "image" else -0.5
-    return normalize(matrix + share * offset * one_hot(torch.tensor(0), matrix.shape[1])) if offset else matrix
+@dataclass(frozen=True)
+class Shift:
+    """A vector that is added to every row of a tower, which is of unit length again after it."""
+
+    offset: float
+    spread: bool
+
+    def __call__(self, matrix: Tensor, tower: str) -> Tensor:
+        if not self.offset:
+            return matrix
+        width, made = matrix.shape[1], torch.Generator().manual_seed(0)
+        direction = torch.randn(width, generator=made) if self.spread else torch.eye(width)[0]
+        return normalize(matrix + {"image": 1.0, "text": -0.5}[tower] * self.offset * normalize(direction, dim=0))
 
 
-def frozen(model: clipq.Model, tower: str, offset: float) -> Ranges:
-    if not offset:
+def frozen(model: clipq.Model, tower: str, shift: Shift) -> Ranges:
+    if not shift.offset:
         return default_ranges(model, tower)
     origin, matrix = default_embeddings(model, tower, normalize=True)
-    return ranges_of(shifted(matrix, tower, offset), {}, origin)
+    return ranges_of(shift(matrix, tower), {}, origin)
 
 
-def lines(model: clipq.Model, sets: dict[str, Path | None], offset: float) -> Iterator[dict[str, Any]]:
+def lines(model: clipq.Model, sets: dict[str, Path | None], shift: Shift) -> Iterator[dict[str, Any]]:
     """One for each set and kind of query."""
-    ranges = {tower: frozen(model, tower, offset) for tower in ("image", "text")}
+    ranges = {tower: frozen(model, tower, shift) for tower in ("image", "text")}
     about = {"model": described_model(model), "environment": described_environment(Processes()), "k": K}
     for name, data in sets.items():
         matrices = dict(zip(("image", "text"), embedded(model, name, data), strict=True))
-        matrices = {tower: shifted(matrix, tower, offset) for tower, matrix in matrices.items()}
+        matrices = {tower: shift(matrix, tower) for tower, matrix in matrices.items()}
         own = {tower: ranges_of(matrix, {}, "the set itself") for tower, matrix in matrices.items()}
         for tower, asked in matrices.items():
             rows = [
@@ -154,7 +164,8 @@ def lines(model: clipq.Model, sets: dict[str, Path | None], offset: float) -> It
                 **about,
                 "set": name,
                 "queries": tower,
-                "offset": offset,
+                "offset": shift.offset,
+                "spread": shift.spread,
                 "n": len(matrices["image"]),
                 "n_queries": len(asked),
                 "width": asked.shape[1],
@@ -186,10 +197,11 @@ def main() -> None:
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="wnid folders of ImageNet photos")
     parser.add_argument("--offset", type=float, default=0.0)
+    parser.add_argument("--spread", action="store_true")
     parser.add_argument("--output", type=Path, help="the .jsonl file to append to")
     args = parser.parse_args()
     sets = {"drawings": None, **({"photos": args.photos} if args.photos else {})}
-    for line in lines(clipq.load(args.model, args.precision), sets, args.offset):
+    for line in lines(clipq.load(args.model, args.precision), sets, Shift(args.offset, args.spread)):
         print(f"{line['set']} by {line['queries']}: {line['n_queries']} queries, {line['n']} rows of {line['width']}")
         for row in line["rows"]:
             print(f"  {row['recall']:.4f}  {row['saturated']:.5f}  {row['way']}  ({row['ranges']})", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import clipq
 from clipq import embedding
 from clipq.cli import main
 from clipq.errors import DataError, SchemeError, UnknownNameError
-from clipq.matrices import read_embeddings
+from clipq.matrices import read_embeddings, save_embeddings
 from clipq.vectors import default_ranges, quantize
 
 RANGED = ("int8", "int8-per-dimension", "ubinary")
@@ -71,6 +72,21 @@ def test_ranges_of_another_model_or_tower_are_refused(quantized, model, pictures
     assert main(["embed", "no-such-model", str(texts), "--ranges", "nowhere.npy", *argv[4:]]) == 1
     assert "nowhere.npy" in error_of(capsys)  # before a model is looked for
     assert not (tmp_path / "x.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(0.1, "do not fit the ranges; embed some"), (10, "times as wide as most; --dtype int8-per")]
+)
+def test_ranges_that_fit_badly_are_said_to(factor, words, quantized, texts, tmp_path, capsys):
+    first = embedded(quantized, texts, tmp_path / "first.npy", "--dtype", "int8")
+    badly = replace(first.ranges, limit=first.ranges.limit * factor)
+    floats = embedded(quantized, texts, tmp_path / "floats.npy")
+    capsys.readouterr()
+    save_embeddings(floats.as_dtype("int8", badly), tmp_path / "badly.safetensors")
+    options = ("--dtype", "int8", "--ranges", str(tmp_path / "badly.safetensors"))
+    found = embedded(quantized, texts, tmp_path / "x.npy", *options)
+    assert words in capsys.readouterr().err
+    assert (found.about["saturated"] > 0) == (factor < 1)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

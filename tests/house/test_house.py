@@ -35,6 +35,7 @@ ORDER = (
     "loading",
     "description",
     "evaluation",
+    "vectors",
     "matrices",
     "embedding",
     "training",

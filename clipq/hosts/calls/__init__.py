@@ -51,6 +51,12 @@ def install(model: nn.Module) -> None:
             module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
 
 
+def install_saving(model: nn.Module) -> None:
+    """Let a quantized model of transformers write itself when it is asked to (`saved`)."""
+    if _is_new_enough("transformers."):
+        importlib.import_module(".saved", __name__).install(model)
+
+
 def _is_new_enough(package: str) -> bool:
     """Whether the host's classes are those that are known here: transformers 4 arranges its towers otherwise."""
     return not package.startswith("transformers.") or int(metadata.version("transformers").partition(".")[0]) >= 5

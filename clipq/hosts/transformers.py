@@ -123,6 +123,8 @@ class TransformersHost(Host):
 
 def _embedder(module: nn.Module) -> nn.Module:
     """The part that embeds an image: what a classifier's head stands on, or the model itself."""
+    if hasattr(module, "visual_projection"):  # CLIPVisionModelWithProjection, whose embedding is the projected one
+        return module
     base = module.base_model
     if base is module and hasattr(module, "classifier"):  # CLIP's and SigLIP's classifiers name no base model
         return getattr(module, "vision_model", module)

@@ -35,8 +35,8 @@ class ClipqQuantizer(HfQuantizer):
         """Raises `QuantizationError` for an old transformers, or a precision that looks at inputs nobody gave."""
         if int(__version__.partition(".")[0]) < 5:
             raise QuantizationError(
-                f"transformers {__version__} cannot load models of clipq; upgrade it: pip install -U 'transformers>=5'. "
-                "clipq.load reads them with this one too."
+                f"transformers {__version__} cannot load models of clipq, which clipq.load reads with this one too; or "
+                "upgrade it: pip install -U 'transformers>=5'"
             )
         if not self.pre_quantized:
             self._check_calibration()
@@ -49,9 +49,9 @@ class ClipqQuantizer(HfQuantizer):
         names = [one.name for one in per_tower(config.precision).values() if is_calibrated(one)]
         if names and config.processor is None:
             raise QuantizationError(
-                f"{names[0]!r} looks at inputs, and how this model's are prepared is not known here: give "
-                f"ClipqConfig({config.precision!r}, processor=AutoProcessor.from_pretrained(...)) for clipq's own photos "
-                "and captions, or load the float model and use clipq.quantize(model, ..., calibration=...)."
+                f"{names[0]!r} looks at inputs, and how this model's are prepared is not known here: load the float "
+                "model and use clipq.quantize(model, ..., calibration=...), or give ClipqConfig(..., "
+                "processor=AutoProcessor.from_pretrained(...)) for clipq's own photos and captions."
             )
 
     def update_device_map(self, device_map: Any) -> Any:
@@ -79,6 +79,8 @@ class ClipqQuantizer(HfQuantizer):
 
         if self.pre_quantized:
             config.transformers_weights = GUARDED_FILE
+            if getattr(config, "dtype", None) is None:  # transformers would look for it in the file
+                config.dtype = "float32"
         return config
 
     # -- around its own loading --
@@ -87,7 +89,11 @@ class ClipqQuantizer(HfQuantizer):
         """Where clipq reads the file, leave transformers nothing to load."""
         if not self.pre_quantized:
             return
+        from ..files.header import read_header
+
         self._file = (options.get("checkpoint_files") or [None])[0]
+        if self._file is not None:
+            read_header(self._file)  # transformers opens it too, and knows no more than that it cannot be read
         for part in (model._modules, model._parameters, model._buffers):
             part.clear()
         model.all_tied_weights_keys = {}

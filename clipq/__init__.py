@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .arithmetic.schemes import Scheme
     from .errors import ClipqError
     from .evaluation import Result, evaluate
+    from .exports.exporting import export
     from .files.saving import push_to_hub, save
     from .loading.load import load
     from .methods.coverage import coverage
@@ -37,6 +38,7 @@ _HOME = {
     "Scheme": "arithmetic.schemes",
     "coverage": "methods.coverage",
     "evaluate": "evaluation",
+    "export": "exports.exporting",
     "finetune": "training.finetuning",
     "list_models": "zoo.registry",
     "load": "loading.load",
@@ -58,6 +60,7 @@ __all__ = [
     "__version__",
     "coverage",
     "evaluate",
+    "export",
     "finetune",
     "list_models",
     "load",

@@ -46,6 +46,14 @@ class OutputError(ClipqError, OSError):
     """A file that cannot be written: a full disk, a missing or read-only folder, something else in its place."""
 
 
+class ExportError(ClipqError, RuntimeError):
+    """A model that a runtime's format cannot express, or an export that gives other embeddings than the model."""
+
+
+class MissingPackageError(ClipqError, ImportError):
+    """A package that an extra of clipq installs, and that is not there; the message has the command."""
+
+
 class ClipqWarning(UserWarning):
     """Something works, but not as well as the user would expect."""
 

@@ -101,6 +101,33 @@ def output_path(target: str | os.PathLike[str], then: str = "") -> Iterator[Path
         raise unwritten(target, error, then) from error
 
 
+@contextmanager
+def output_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder beside `target` to be filled; it is renamed into place on success, removed on any error.
+
+    `target` must not exist yet, or be an empty folder. Raises `OutputError`, before the work where that can be told.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"cannot write {target}: it exists already and is no empty folder. Give another one.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(target)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise unwritten(target, error) from error
+    try:
+        yield beside
+        beside.chmod(0o777 & ~_umask())
+        os.replace(beside, target)
+    except Exception as error:
+        if not _is_failed_write(error):
+            raise
+        raise unwritten(target, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def unwritten(target: str | os.PathLike[str], error: Exception, then: str = "") -> OutputError:
     """The error for a write to `target` that failed with `error`."""
     found = re.search(r"I/O error: (.+) \(os error \d+\)", str(error))  # as safetensors says it

@@ -32,12 +32,23 @@ PRECISIONS: Mapping[str, Scheme] = {
         activations=QuantSpec(symmetric=False, granularity="tensor", dynamic=False),
         steps=("turn-values", "observe-fisher", "correct-biases"),
     ),
+    "int8-static-symmetric": Scheme(
+        "int8-static-symmetric",
+        activations=QuantSpec(granularity="tensor", dynamic=False),
+        steps=("turn-values", "observe-fisher", "correct-biases"),
+    ),
     "int8-static-minmax": Scheme(
         "int8-static-minmax", activations=QuantSpec(granularity="tensor", dynamic=False), steps=("observe-minmax",)
     ),
     "int8-weight-only": Scheme("int8-weight-only"),
     **LOW_BITS,
     "fp8": Scheme("fp8", weights=QuantSpec(kind="float"), activations=QuantSpec(granularity="token", kind="float")),
+    "fp8-static": Scheme(
+        "fp8-static",
+        weights=QuantSpec(kind="float"),
+        activations=QuantSpec(granularity="tensor", dynamic=False, kind="float"),
+        steps=("observe-minmax",),
+    ),
 }
 
 ABOUT: Mapping[str, str] = {
@@ -48,10 +59,12 @@ ABOUT: Mapping[str, str] = {
     "int8-best": "int8 at the same speed, its numbers chosen by looking at a hundred pictures or texts",
     "int8-symmetric": "int8 without zero points: for targets that have none",
     "int8-static": "int8 with one range for each linear's inputs, found by looking at a hundred pictures or texts",
+    "int8-static-symmetric": "int8-static without zero points: for TensorRT and other targets that have none",
     "int8-static-minmax": "int8-static by the least and largest value seen: what plain calibration costs, as a warning",
     "int8-weight-only": "W8A16: a quarter of the size, computed in floats",
     **ABOUT_LOW_BITS,
     "fp8": "8-bit floats (e4m3) for weights and activations: for GPUs that multiply them; emulated elsewhere",
+    "fp8-static": "fp8 with one range for each linear's inputs: for TensorRT",
 }
 """Each precision in a line."""
 

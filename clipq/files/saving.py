@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..arithmetic.specs import QuantSpec
 from ..errors import CheckpointError
 from ..hosts.open_clip_text import NOT_OPEN_CLIPS
 from ..models import Model
-from ..resources import atomic_path, remove_stale
+from ..resources import atomic_path, output_folder
 from ..version import VERSION
 from ..zoo import hub
 from .cards import model_card
@@ -66,27 +65,11 @@ def push_to_hub(
 
 def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> Path:
     """Write `model` as the folder `path`, which must not exist yet or be empty; it appears complete or not at all."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CheckpointError(f"{path} exists already; give another folder, or a file name ending in .safetensors.")
-    try:
-        _fill_beside(model, path, results or {})
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Make room, or write somewhere else.") from error
+    with output_folder(path) as folder:
+        for name, text in _companions(model, results or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        write(model, folder / (GUARDED_FILE if _is_guarded(model) else MODEL_FILE), results)
     return path
-
-
-def _fill_beside(model: Model, path: Path, results: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(path)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        for name, text in _companions(model, results).items():
-            (beside / name).write_text(text, encoding="utf-8")
-        write(model, beside / (GUARDED_FILE if _is_guarded(model) else MODEL_FILE), results)
-        beside.chmod(0o755)
-        os.replace(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def save_into(model: Model, folder: Path) -> None:

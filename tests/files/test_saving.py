@@ -21,7 +21,7 @@ from tiny_models import build
 import clipq
 from clipq.arithmetic.schemes import Scheme
 from clipq.arithmetic.specs import QuantSpec
-from clipq.errors import CheckpointError, ClipqError
+from clipq.errors import CheckpointError, ClipqError, OutputError
 from clipq.files import saving
 from clipq.files.checkpoints import read
 from clipq.files.header import GUARDED_FILE, MODEL_FILE, read_header
@@ -214,7 +214,7 @@ def test_what_is_there_already_is_not_touched(tmp_path, occupant):
         target.mkdir()
         (target / (".hidden" if "hidden" in occupant else "mine.txt")).write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(OutputError, match="exists already"):
         save(model(IMAGE_ONLY), target)
     assert sorted(tmp_path.rglob("*")) == before
 

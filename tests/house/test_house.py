@@ -40,6 +40,7 @@ ORDER = (
     "embedding",
     "training",
     "benchmark",
+    "exports",
     "plots",
     "cli",
     "__main__",
@@ -49,7 +50,7 @@ ORDER = (
 
 HEAVY = (
     *("torch", "torchvision", "open_clip", "transformers", "timm", "datasets", "accelerate", "numpy", "PIL"),
-    "matplotlib",
+    *("matplotlib", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "MNN"),
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = [*MODULES, *(path for name in ("scripts", "tests") for path in sorted((ROOT / name).rglob("*.py")))]

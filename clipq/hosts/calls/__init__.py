@@ -10,6 +10,9 @@ from importlib import metadata
 
 from torch import nn
 
+from ...towers.calls import Whole
+from ..base import host_class
+
 _OPEN_CLIP = {
     "open_clip.model": ("CLIP",),
     "open_clip.transformer": (
@@ -55,6 +58,13 @@ def install_saving(model: nn.Module) -> None:
     """Let a quantized model of transformers write itself when it is asked to (`saved`)."""
     if _is_new_enough("transformers."):
         importlib.import_module(".saved", __name__).install(model)
+
+
+def uninstall(model: nn.Module) -> None:
+    """The inverse of `install`: every module of `model` is of its host's own class again."""
+    for module in model.modules():
+        if isinstance(module, Whole):
+            module.__class__ = host_class(module)
 
 
 def _is_new_enough(package: str) -> bool:

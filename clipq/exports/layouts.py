@@ -1,0 +1,119 @@
+"""How files are called and what lies beside them: plainly, as Immich reads them, or as transformers.js does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import ExportError, unknown_name
+from ..inputs.portable import image_processor, tokenizer_files
+from ..models import Model
+from .copies import INPUTS, OUTPUTS
+
+Files = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`graphs`: the stem of each tower's graph, "{suffix}" standing for its precision; `inputs` and `outputs`: their
+    names; `ids`: the integer type of token ids; `normalize`: whether embeddings have length 1; `companions`: the text
+    files beside, by path. `only`: the target, where just one has such files.
+    """
+
+    about: str
+    graphs: Mapping[str, str]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    companions: Callable[[Model, Sequence[str]], Files]
+    ids: torch.dtype = torch.int64
+    normalize: bool = False
+    only: str | None = None
+
+    def stem(self, model: Model, tower: str) -> str:
+        return self.graphs[tower].format(suffix=_suffix(model, tower))
+
+
+def layout_named(name: str, target: str) -> Layout:
+    """Raises `UnknownNameError`, or `ExportError` for a layout of another target."""
+    if name not in LAYOUTS:
+        raise unknown_name("layout", name, LAYOUTS)
+    layout = LAYOUTS[name]
+    if layout.only not in (None, target):
+        raise ExportError(f"layout={name!r} is for to={layout.only!r}; {target!r} has layout='plain'.")
+    return layout
+
+
+def _suffix(model: Model, tower: str) -> str:
+    """What transformers.js calls a precision: https://huggingface.co/docs/transformers.js/guides/dtypes."""
+    scheme = model.recipe.schemes[tower]
+    if scheme.is_float:
+        return "_fp16" if scheme.fallback == "fp16" else ""
+    return "_q4" if scheme.weights.bits == 4 else "_quantized"
+
+
+def _hugging_face(model: Model, towers: Sequence[str]) -> Files:
+    """preprocessor_config.json and the tokenizer's files, as far as the model came with them."""
+    files: Files = {}
+    if "image" in towers and model.preprocessing:
+        files["preprocessor_config.json"] = _json(image_processor(model.preprocessing))
+    if "text" in towers and model.tokenizer_spec is not None:
+        files |= tokenizer_files(model.tokenizer_spec)
+    return files
+
+
+def _transformers_js(model: Model, towers: Sequence[str]) -> Files:
+    return {**_hugging_face(model, towers), "config.json": _json(_config(model))}
+
+
+def _config(model: Model) -> dict[str, Any]:
+    """What chooses the class in transformers.js: the model's own configuration, or for others that of a CLIP."""
+    if model.host.name == "transformers":
+        return {k: v for k, v in model.config.items() if k != "class"}
+    shape = model.host.pixel_shape(model.module)
+    vision = {"model_type": "clip_vision_model", "image_size": shape[-1]}
+    text = {"model_type": "clip_text_model", "max_position_embeddings": model.host.context_length(model.module)}
+    return {"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": vision, "text_config": text}
+
+
+def _immich(model: Model, towers: Sequence[str]) -> Files:
+    """config.json with open_clip's model_cfg, visual/preprocess_cfg.json, and the tokenizer in textual/."""
+    if model.host.name != "open_clip" or not model.preprocessing or model.tokenizer_spec is None:
+        raise ExportError(
+            "layout='immich' is for models of open_clip that came with preprocessing and a tokenizer; "
+            "use layout='plain', or load the model by name with clipq.load."
+        )
+    settings = {k: v for k, v in model.preprocessing.items() if k != "kind"}
+    config = {k: v for k, v in model.config.items() if k not in ("arch", "hf_text_config")}
+    files = {"config.json": _json(config), "visual/preprocess_cfg.json": _json(settings)}
+    return {**files, **{f"textual/{name}": body for name, body in tokenizer_files(model.tokenizer_spec).items()}}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "plain": Layout("image and text in one folder", {"image": "image", "text": "text"}, INPUTS, OUTPUTS, _hugging_face),
+    "immich": Layout(
+        "as Immich's machine learning reads it",
+        {"image": "visual/model", "text": "textual/model"},
+        {"image": "image", "text": "text"},
+        {"image": "embedding", "text": "embedding"},
+        _immich,
+        ids=torch.int32,
+        normalize=True,
+        only="onnx",
+    ),
+    "transformers.js": Layout(
+        "as transformers.js reads it",
+        {"image": "onnx/vision_model{suffix}", "text": "onnx/text_model{suffix}"},
+        INPUTS,
+        OUTPUTS,
+        _transformers_js,
+        only="onnx",
+    ),
+}

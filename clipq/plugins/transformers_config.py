@@ -54,7 +54,8 @@ class ClipqConfig(QuantizationConfigMixin):
         """From the `quantization_config` of a config.json, or from {"quant_method": "clipq", "precision": "int8"}."""
         precision, fallback = config_dict.get(_PRECISION), config_dict.get(_FALLBACK)
         config = cls(_from_json(precision), fallback=fallback)
-        config.label = {k: v for k, v in config_dict.items() if k not in (_PRECISION, _FALLBACK)}
+        known = ("quant_method", _PRECISION, _FALLBACK)
+        config.label = {k: v for k, v in config_dict.items() if k not in known}
         return (config, kwargs) if return_unused_kwargs else config
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import sys
 import pytest
 
 ORDERS = {
-    "clipq first": "import clipq; import transformers; from transformers.quantizers import auto",
+    "clipq first, and again": "import clipq, importlib; importlib.reload(clipq); from transformers.quantizers import auto",
     "transformers first": "import transformers; from transformers.quantizers import auto; import clipq",
     "its tables later": "import transformers, clipq; from transformers.quantizers import auto",
-    "twice": "import clipq, importlib; importlib.reload(clipq); from transformers.quantizers import auto",
 }
 CHECK = """
 import sys

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ORDERS = {
-    "clipq first, and again": "import clipq, importlib; importlib.reload(clipq); from transformers.quantizers import auto",
+    "clipq first, twice": "import clipq, importlib as i; i.reload(clipq); from transformers.quantizers import auto",
     "transformers first": "import transformers; from transformers.quantizers import auto; import clipq",
     "its tables later": "import transformers, clipq; from transformers.quantizers import auto",
 }

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .description import check_model, described_model, identity
-from .errors import DataError, ResultError
+from .errors import DataError, ResultError, SchemeError, unknown_name
 from .inputs.folders import pictures
 from .inputs.images import Entry, decode, is_image, unlike_a_file
 from .machine import cores
-from .matrices import Embeddings, save_embeddings
+from .matrices import Embeddings, described_vectors, read_ranges, save_embeddings
+from .vectors.codes import DTYPES, KINDS, quantize
+from .vectors.defaults import default_ranges
+from .vectors.ranges import Ranges
 from .version import VERSION
 from .work.processes import launched
 from .work.shards import Shard
@@ -75,28 +78,55 @@ def embed(
     normalize: bool = True,
     resume: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    dtype: str = "float32",
+    ranges: Ranges | str | os.PathLike[str] | None = None,
 ) -> Embeddings | None:
     """Embed every picture below a folder (sorted by path, names relative to it), or every line of a UTF-8 text file.
 
     source: the folder or the file, or `Inputs.of` it (which lists it, before a model is loaded).
     resume: a folder for finished shards; the same call after a kill goes on there and gives the same numbers.
     progress: a bar on stderr; `None` shows it on a terminal, and elsewhere a line now and then.
+    dtype: of `vectors.DTYPES`; what the vectors are kept as. Shards are float32: a killed run may go on with another.
+    ranges: what int8 and bits are measured by, never this source: `Ranges`, or an earlier file of the same model (a
+    float32 file's rows); `None` takes clipq's own photos and everyday words, see `vectors.default_ranges`.
 
     Pictures are turned the way up that their EXIF orientation says. Inputs that cannot be read (broken pictures, empty
     lines) have no row and are listed in `broken`. Under `accelerate launch` the processes share the work; the main one
     returns the result, the others `None`.
-    Raises `DataError` if there is nothing to embed or no tower for it, `ResultError` if an embedding is not finite,
-    `OutputError` if a shard cannot be written (those before it are kept).
+    Raises `DataError` if there is nothing to embed, no tower for it or ranges of another model, `SchemeError` for
+    ranges of a dtype that has none, `ResultError` if an embedding is not finite, `OutputError` if a shard cannot be
+    written (those before it are kept).
     """
     inputs = source if isinstance(source, Inputs) else Inputs.of(source)
     check_model(model, needs_text=inputs.tower == "text")
     items = _items(model, inputs, normalize)
     processes = launched(model.device.type)
+    frozen = _ranges(model, inputs.tower, normalize, dtype, ranges) if processes.is_main else None
     with working(resume, processes, progress) as work:
         key = {**identity(model, batch_size), "data": inputs.digest, "tower": inputs.tower, "normalize": normalize}
         own = work.within({**key, "orientation": "exif"})
         shards = _shards(inputs, items, batch_size, own)
-    return replace(_joined(model, inputs, shards, normalize), kept=own.folder) if processes.is_main else None
+    if not processes.is_main:
+        return None
+    about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
+    return replace(_joined(inputs, shards, about, dtype, frozen), kept=own.folder)
+
+
+def _ranges(
+    model: Model, tower: str, normalize: bool, dtype: str, given: Ranges | str | os.PathLike[str] | None
+) -> Ranges | None:
+    """The frozen ranges, found and checked before the work; `None` for a dtype that has none."""
+    if dtype not in KINDS:
+        raise unknown_name("dtype", dtype, DTYPES)
+    if not KINDS[dtype].ranged:
+        if given is not None:
+            raise SchemeError(f"{dtype} vectors have no ranges; leave ranges out, or choose int8 or ubinary.")
+        return None
+    if given is None:
+        return default_ranges(model, tower, normalize)
+    ranges = given if isinstance(given, Ranges) else read_ranges(given)
+    ranges.check_for({"fingerprint": model.fingerprint(), "tower": tower, "normalized": normalize})
+    return ranges
 
 
 def _items(model: Model, inputs: Inputs, normalize: bool) -> Items:
@@ -175,22 +205,31 @@ def _shard(items: Items, rows: range, batch_size: int, readers: ThreadPoolExecut
     return Shard(rows.start, torch.tensor(good, dtype=torch.int64), matrix, broken)
 
 
-def _joined(model: Model, inputs: Inputs, shards: Sequence[Shard], normalize: bool) -> Embeddings:
+def _joined(
+    inputs: Inputs, shards: list[Shard], about: dict[str, Any], dtype: str, ranges: Ranges | None
+) -> Embeddings:
+    """One matrix of all shards, which are taken from the list: of codes, float32 is in memory only once."""
     import torch
 
-    broken = {
-        inputs.names[row].strip() or f"line {row + 1}": reason
-        for shard in shards
-        for row, reason in shard.broken.items()
-    }
-    full = [shard for shard in shards if len(shard.indices)]
-    if not full:
+    names, parts, saturated, width, broken = [], [], 0, 0, {}
+    while shards:
+        shard = shards.pop(0)
+        broken |= {inputs.names[row].strip() or f"line {row + 1}": why for row, why in shard.broken.items()}
+        if len(shard.indices):
+            own = [inputs.names[row] for row in shard.indices.tolist()]
+            _check_finite(shard.embeddings, own)
+            codes, outside = quantize(shard.embeddings, dtype, ranges)
+            width, saturated = shard.embeddings.shape[1], saturated + outside
+            names.extend(own)
+            parts.append(codes)
+    if not parts:
         name, reason = next(iter(broken.items()))
         raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
-    names = tuple(inputs.names[row] for shard in full for row in shard.indices.tolist())
-    matrix = torch.cat([shard.embeddings for shard in full])
+    about = {**about, **described_vectors(dtype, width, saturated, ranges)}
+    return Embeddings(tuple(names), torch.cat(parts), broken, about, ranges=ranges)
+
+
+def _check_finite(matrix: torch.Tensor, names: Sequence[str]) -> None:
     bad = (~matrix.isfinite().all(dim=-1)).nonzero().flatten().tolist()
     if bad:
         raise ResultError(f"the embedding of {names[bad[0]]!r} is not finite ({len(bad)} such); try fallback='fp32'.")
-    about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
-    return Embeddings(names, matrix, broken, about)

@@ -1,16 +1,18 @@
-"""Embeddings as a file: a matrix with the names of its rows."""
+"""Embeddings as a file: a matrix with the names of its rows, and the ranges that its codes are measured by."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
 from .resources import check_output_path, output_path
+from .vectors.codes import KINDS, dequantize, kind_of, quantize
+from .vectors.ranges import TENSORS, Ranges, ranges_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,8 +23,10 @@ _MAX_HEADER = 90_000_000  # bytes of names; a safetensors header ends at 100 MB
 
 @dataclass(frozen=True)
 class Embeddings:
-    """`matrix` [n, D] float32, the `names` of its rows, the `broken` inputs that have none with the reason, and `about`
-    the model. `kept`: the folder of this run's finished shards, which is of no more use once the matrix is saved.
+    """`matrix` [n, D], the `names` of its rows, the `broken` inputs that have none with the reason, and `about`
+    the model and the vectors: `dtype` (of `vectors.DTYPES`; float32 where it is not said; bits are packed, [n, D / 8]),
+    `width` (D), how many values `saturated`, where the `ranges` are from. `ranges`: of int8 and bits.
+    `kept`: the folder of this run's finished shards, which is of no more use once the matrix is saved.
     """
 
     names: tuple[str, ...]
@@ -30,12 +34,47 @@ class Embeddings:
     broken: dict[str, str]
     about: dict[str, Any]
     kept: Path | None = None
+    ranges: Ranges | None = None
+
+    @property
+    def dtype(self) -> str:
+        return self.about.get("dtype", "float32")
+
+    def as_dtype(self, dtype: str, ranges: Ranges | None = None) -> Embeddings:
+        """These float32 embeddings as another dtype.
+
+        ranges: for int8 and bits; measured before, on what is like all that will ever stand beside these rows, never on
+        a batch: `vectors.default_ranges`, or those of an earlier file. Raises `DataError` for embeddings that are codes
+        already or ranges of another model, and what `vectors.quantize` does.
+        """
+        if self.dtype != "float32":
+            raise DataError(f"these embeddings are {self.dtype} already; convert the float32 ones, or restore() them.")
+        ranges = ranges if kind_of(dtype, ranges).ranged else None
+        if ranges is not None:
+            ranges.check_for(self.about)
+        matrix, saturated = quantize(self.matrix, dtype, ranges)
+        about = {**self.about, **described_vectors(dtype, self.matrix.shape[1], saturated, ranges)}
+        return replace(self, matrix=matrix, about=about, ranges=ranges)
+
+    def restore(self) -> Embeddings:
+        """float32 [n, D] near what the codes were made from: for rescoring, and for what knows no codes."""
+        matrix = dequantize(self.matrix, self.dtype, self.ranges)
+        return replace(self, matrix=matrix, about={**self.about, "dtype": "float32", "restored_from": self.dtype})
+
+
+def described_vectors(dtype: str, width: int, saturated: int, ranges: Ranges | None) -> dict[str, Any]:
+    """What `about` says of the vectors."""
+    about: dict[str, Any] = {"dtype": dtype, "width": width}
+    if dtype != "float32":
+        about["saturated"] = saturated
+    return about if ranges is None else {**about, "ranges": ranges.described()}
 
 
 def save_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
-    """Write a `.safetensors` file (tensor "embeddings"; names and the rest in its metadata, as JSON under "clipq"), or
+    """Write a `.safetensors` file (tensor "embeddings"; names and the rest in its metadata, as JSON under "clipq";
 
-    a `.npy` file with `FILE.names.txt` (a name a line) and `FILE.json` (the rest) beside it.
+    the ranges as tensors "ranges.mean", "ranges.std", "ranges.limit"), or a `.npy` file with `FILE.names.txt` (a name a
+    line), `FILE.json` (the rest) and `FILE.ranges.safetensors` (the ranges, if it has any) beside it.
     Raises `DataError` for another ending, or names that the format cannot hold, `OutputError` for a full disk.
     """
     path = Path(path)
@@ -57,9 +96,10 @@ def check_output(path: Path, names: Sequence[str] = ()) -> None:
         check_output_path(one)
 
 
-def beside(path: Path) -> tuple[Path, Path]:
-    """The names and the rest of a `.npy` file."""
-    return path.with_name(f"{path.name}.names.txt"), path.with_name(f"{path.name}.json")
+def beside(path: Path) -> tuple[Path, Path, Path]:
+    """The names, the rest and the ranges of a `.npy` file."""
+    names, rest, ranges = (path.with_name(path.name + end) for end in (".names.txt", ".json", ".ranges.safetensors"))
+    return names, rest, ranges
 
 
 def _check_names(path: Path, names: Sequence[str]) -> None:
@@ -78,16 +118,105 @@ def _save_safetensors(found: Embeddings, rest: dict[str, Any], path: Path) -> No
 
     metadata = {"clipq": json.dumps({**rest, "names": found.names})}
     with output_path(path) as temporary:
-        save_file({"embeddings": found.matrix.contiguous()}, temporary, metadata=metadata)
+        save_file({"embeddings": found.matrix.contiguous(), **_tensors(found.ranges)}, temporary, metadata=metadata)
+
+
+def _tensors(ranges: Ranges | None) -> dict[str, torch.Tensor]:
+    return {} if ranges is None else {f"ranges.{name}": getattr(ranges, name).contiguous() for name in TENSORS}
+
+
+def _save_ranges(ranges: Ranges | None, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    if ranges is None:
+        path.unlink(missing_ok=True)  # of a file that is being overwritten
+        return
+    with output_path(path) as temporary:
+        save_file(_tensors(ranges), temporary)
 
 
 def _save_npy(found: Embeddings, rest: dict[str, Any], path: Path) -> None:
     import numpy
 
-    names, about = beside(path)
+    names, about, ranges = beside(path)
+    _save_ranges(found.ranges, ranges)
     with output_path(names) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in found.names), encoding="utf-8", errors="surrogateescape")
     with output_path(about) as temporary:
         temporary.write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
     with output_path(path) as temporary, temporary.open("wb") as file:
         numpy.save(file, found.matrix.numpy(), allow_pickle=False)
+
+
+def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
+    """What `save_embeddings` wrote. Raises `DataError` naming the file if it is missing, damaged or something else."""
+    path = Path(path)
+    readers = {".safetensors": _read_safetensors, ".npy": _read_npy}
+    if path.suffix not in readers:
+        raise DataError(f"cannot read {path}: the ending says the format; known: {', '.join(FORMATS)}.")
+    try:
+        matrix, names, about, tensors = readers[path.suffix](path)
+        broken = about.pop("broken", {})
+        about.pop("format", None)
+        ranges = Ranges(*(tensors[name] for name in TENSORS), about=_origin(about)) if tensors else None
+        found = Embeddings(tuple(names), matrix, broken, about, ranges=ranges)
+        reason = _damage(found)
+    except Exception as error:  # the border to a file that may hold anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if reason:
+        raise DataError(f"{path} holds no embeddings that clipq wrote: {reason}. Make it again with `clipq embed`.")
+    return found
+
+
+def read_ranges(path: str | os.PathLike[str]) -> Ranges:
+    """The frozen ranges of an earlier file; of a float32 file, those of its rows. Raises `DataError`."""
+    found = read_embeddings(path)
+    if found.ranges is not None:
+        return found.ranges
+    if found.dtype != "float32":
+        raise DataError(f"{path} is {found.dtype} and holds no ranges; name an int8, ubinary or float32 file.")
+    return ranges_of(found.matrix, found.about, f"the embeddings of {Path(path).name}")
+
+
+def _origin(about: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in about["ranges"].items() if key != "sha256"}
+
+
+def _read_safetensors(path: Path) -> tuple:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {})["clipq"])
+        keys = [key for key in file.keys() if key.startswith("ranges.")]  # noqa: SIM118 (it is no mapping)
+        tensors = {key.removeprefix("ranges."): file.get_tensor(key) for key in keys}
+        return file.get_tensor("embeddings"), about.pop("names"), about, tensors
+
+
+def _read_npy(path: Path) -> tuple:
+    import numpy
+    import torch
+    from safetensors.torch import load_file
+
+    names, rest, ranges = beside(path)
+    lines = names.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
+    about = json.loads(rest.read_text(encoding="utf-8"))
+    tensors = load_file(ranges) if "ranges" in about else {}
+    matrix = torch.from_numpy(numpy.load(path, allow_pickle=False))
+    return matrix, lines, about, {key.removeprefix("ranges."): value for key, value in tensors.items()}
+
+
+def _damage(found: Embeddings) -> str:
+    """What does not fit together, of a file that may come from anybody; "" if all does."""
+    if found.dtype not in KINDS:
+        return f"its dtype is {found.dtype!r}, which this version does not know"
+    kind, shape = KINDS[found.dtype], list(found.matrix.shape)
+    if str(found.matrix.dtype) != f"torch.{kind.stored}" or len(shape) != 2 or shape[0] != len(found.names):
+        return f"{len(found.names)} names and a matrix of {found.matrix.dtype} {shape}, which is to be {found.dtype}"
+    if kind.ranged != (found.ranges is not None):
+        return f"{found.dtype} vectors {'without' if kind.ranged else 'with'} ranges"
+    if found.ranges is None:
+        return ""
+    width = found.ranges.width
+    if shape[1] != (-(-width // 8) if kind.stored == "uint8" else width):
+        return f"the ranges are of width {width}, the matrix is {shape}"
+    return "" if found.ranges.described() == found.about["ranges"] else "the ranges are not those of their sha256"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..exports.exporting import Export
 
 _TARGETS = ("onnx", "openvino", "tensorrt")
-_LAYOUTS = ("plain", "immich", "transformers.js")
+_LAYOUTS = ("plain", "together", "immich", "transformers.js")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -30,8 +30,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="a folder, new or empty")
     add_precision(parser, towers=True)
     parser.add_argument("--towers", type=names, metavar="NAMES", help="image or text alone (default: all it has)")
-    parser.add_argument("--together", action="store_true", help="both towers in one graph")
-    parser.add_argument("--layout", choices=_LAYOUTS, default="plain", help="of ONNX: %(choices)s (default: plain)")
+    parser.add_argument(
+        "--layout",
+        choices=_LAYOUTS,
+        default="plain",
+        help="how files are called and what lies beside them: %(choices)s (default: plain)",
+    )
     parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: 18; 19 for TensorRT)")
     add_calibration(parser)
     parser.add_argument("--no-timing", action="store_true", help="compare embeddings, but not speed")
@@ -48,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
         args.to,
         towers=args.towers,
         layout=args.layout,
-        together=args.together,
         opset=args.opset,
         data=calibration_of(args),
         timed=not args.no_timing,

@@ -61,8 +61,8 @@ def _form(name: str, layer: QLinear, forms: Mapping[str, Form], target: str) -> 
     if kind not in forms:
         activations = "float inputs" if layer.activations is None else f"{kind or layer.activations} inputs"
         raise ExportError(
-            f"{name} has {layer.spec.label} weights and {activations}, for which {target!r} has no form. It has one for "
-            f"{', '.join(precisions_for(forms))}: quantize the float model to one of these."
+            f"{name} has {layer.spec.label} weights and {activations}, for which {target!r} has no form. It has one "
+            f"for {', '.join(precisions_for(forms))}: quantize the float model to one of these."
         )
     return forms[kind](layer.kernel_weights(layer.bias, layer.activations))
 

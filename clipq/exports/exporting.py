@@ -27,18 +27,17 @@ from . import gate
 from .copies import Tower, Towers, example, exportable
 from .forms import kind_of
 from .gate import Parity
-from .graphs import write_graph
+from .graphs import NEWEST_OPSET, write_graph
 from .layouts import Layout, layout_named
 from .packages import needed, version
 from .targets import Session, Target, target_named
 
 REPORT = "clipq-export.json"
-_TOGETHER = "model"
 
 
 @dataclass(frozen=True)
 class Export:
-    """`folder` with its `files` (paths relative to it, and bytes), the `parity` of each tower, and all of it as JSON."""
+    """`folder` with its `files` (paths in it, and bytes), the `parity` of each tower, and all of it as JSON."""
 
     folder: Path
     files: dict[str, int]
@@ -55,15 +54,13 @@ class Order:
     target: Target
     layout: Layout
     towers: tuple[str, ...]
-    together: bool
     opset: int
 
     def graphs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Each graph: its path without an ending, and the towers in it."""
-        if self.together:
-            yield _TOGETHER, self.towers
-        else:
-            yield from ((self.layout.stem(self.model, tower), (tower,)) for tower in self.towers)
+        stems = {tower: self.layout.stem(self.model, tower) for tower in self.towers}
+        for stem in dict.fromkeys(stems.values()):
+            yield stem, tuple(tower for tower in self.towers if stems[tower] == stem)
 
     def kinds(self, towers: Sequence[str]) -> frozenset[str]:
         """How the quantized linears of `towers` compute."""
@@ -79,15 +76,14 @@ def export(
     *,
     towers: Sequence[str] | None = None,
     layout: str = "plain",
-    together: bool = False,
     opset: int | None = None,
     data: Any = None,
     timed: bool = True,
 ) -> Export:
     """Write `model` as the folder `path` (new or empty) for another runtime, in the precision that it has.
 
-    `to`: a name of `clipq.exports.targets.TARGETS`. `towers`: which (default: all); `together`: both in one graph.
-    `layout`: "plain", "immich" or "transformers.js". Inputs: pixel_values float32 [batch, 3, height, width], as
+    `to`: a name of `clipq.exports.targets.TARGETS`. `towers`: which (default: all). `layout`: "plain", "together" (both
+    towers in one graph), "immich" or "transformers.js". Inputs: pixel_values float32 [batch, 3, height, width], as
     `model.preprocess` makes them, and input_ids int64 [batch, context]; outputs float32 [batch, width], not normalized
     (Immich's names and types differ). `opset`: of ONNX. `data`: what it is compared on, as for calibration: pictures,
     or {"image": ..., "text": ...}; default: photos and captions of clipq's own. `timed`: whether to measure speed too.
@@ -96,33 +92,37 @@ def export(
     express, or where its embeddings differ from the model's by more than `gate.thresholds`; `MissingPackageError`,
     naming the command, for an extra that is not installed; `OutputError` if it cannot be written.
     """
-    order = _order(model if isinstance(model, Model) else Model(model), to, towers, layout, together, opset)
+    order = _order(model if isinstance(model, Model) else Model(model), to, towers, layout, opset)
     needed(order.target.packages, order.target.extra, f"to={to!r}")
     begun = time.perf_counter()
     with output_folder(path) as folder, torch.no_grad():
+        _write_companions(order, folder)  # first, as it is quickly refused
         written = _write(order, folder)
         taken = time.perf_counter() - begun
-        parity = _compare(order, folder, written, data, timed)
-        _write_companions(order, folder)
+        parity = _compare(order, written, data, timed)
         report = _report(order, folder, parity, taken)
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Export(Path(path), {name: one["bytes"] for name, one in report["files"].items()}, parity, report)
 
 
-def _order(
-    model: Model, to: str, towers: Sequence[str] | None, layout: str, together: bool, opset: int | None
-) -> Order:
+def _order(model: Model, to: str, towers: Sequence[str] | None, layout: str, opset: int | None) -> Order:
     target = target_named(to)
     chosen = tuple(model.towers if towers is None else towers)
     check_towers(chosen)
     if not chosen or not set(chosen) <= set(model.towers):
         raise ExportError(f"towers={chosen} of a model that has {', '.join(model.towers)}; name some of these.")
-    if together and (len(chosen) < 2 or layout != "plain"):
-        raise SchemeError("together=True is for both towers, in layout='plain'.")
     for tower in chosen:
         _check_float(model, tower, to, target)
     found = layout_named(layout, to)
-    return Order(model, to, target, found, chosen, together, max(opset or 0, target.opset))
+    return Order(model, to, target, found, chosen, _opset(opset, target, to))
+
+
+def _opset(asked: int | None, target: Target, to: str) -> int:
+    if asked is None:
+        return target.opset
+    if not target.opset <= asked <= NEWEST_OPSET:
+        raise SchemeError(f"opset={asked!r} is not allowed for {to!r}; give one from {target.opset} to {NEWEST_OPSET}.")
+    return asked
 
 
 def _check_float(model: Model, tower: str, to: str, target: Target) -> None:
@@ -167,31 +167,32 @@ def _about(order: Order, towers: tuple[str, ...]) -> dict[str, str]:
     return {"clipq": json.dumps({"version": VERSION, "name": described["name"], "precision": precision})}
 
 
-def _compare(order: Order, folder: Path, written: Mapping[str, Path], data: Any, timed: bool) -> dict[str, Parity]:
+def _compare(order: Order, written: Mapping[str, Path], data: Any, timed: bool) -> dict[str, Parity]:
     """Raises `ExportError` for the first tower that does not pass."""
     samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
     found = {}
     for stem, towers in order.graphs():
-        session = _opened(order, written[stem])
+        session = opened(order.target, written[stem])
         for tower in towers:
             encode = _encode(order, session, towers, tower)
             parity = gate.compared(order.model, tower, encode, samples[tower], allowed[tower], timed)
             if not parity.passed:
                 raise ExportError(
-                    f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} over "
-                    f"{parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export another "
-                    "precision, or report it with the model's name."
+                    f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} "
+                    f"over {parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export "
+                    "another precision, or report it with the model's name."
                 )
             found[tower] = parity
     return found
 
 
-def _opened(order: Order, path: Path) -> Session:
+def opened(target: Target, path: Path) -> Session:
+    """A graph in the runtime of `target`. Raises `ExportError` for a file that it does not load."""
     try:
-        return order.target.open(path, torch.get_num_threads())
+        return target.open(path, torch.get_num_threads())
     except Exception as error:  # the border to a runtime that is given a file it may not like
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"{order.target.runtime} does not load what was exported: {reason}") from error
+        raise ExportError(f"{target.runtime} does not load {path.name}: {reason}") from error
 
 
 def _encode(order: Order, session: Session, towers: tuple[str, ...], tower: str) -> gate.Encode:

@@ -1,4 +1,4 @@
-"""From a tower to an ONNX file: torch's exporter, then what it leaves to others: fp16 that is safe, weights beside it."""
+"""From a tower to an ONNX file: torch's exporter, then what it leaves to others: fp16 that is safe, large weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 OPSET = 18
 """The operators' version where nothing newer is needed: what runtimes of the last years all read."""
 FP8_OPSET = 19
+NEWEST_OPSET = 23
+"""What has been tried; runtimes lag behind."""
 
 _STATISTICS = ("LayerNormalization", "Softmax", "ReduceMean", "ReduceL2")
 """What sums over a row, in whose sums fp16 overflows or loses bits."""

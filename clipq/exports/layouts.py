@@ -16,6 +16,8 @@ from .copies import INPUTS, OUTPUTS
 
 Files = dict[str, str]
 
+_SAME = 1 - 1e-4  # the cosine of one text's two embeddings
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,7 +45,7 @@ def layout_named(name: str, target: str) -> Layout:
         raise unknown_name("layout", name, LAYOUTS)
     layout = LAYOUTS[name]
     if layout.only not in (None, target):
-        raise ExportError(f"layout={name!r} is for to={layout.only!r}; {target!r} has layout='plain'.")
+        raise ExportError(f"layout={name!r} is for to={layout.only!r}; {target!r} has 'plain' and 'together'.")
     return layout
 
 
@@ -61,8 +63,23 @@ def _hugging_face(model: Model, towers: Sequence[str]) -> Files:
     if "image" in towers and model.preprocessing:
         files["preprocessor_config.json"] = _json(image_processor(model.preprocessing))
     if "text" in towers and model.tokenizer_spec is not None:
-        files |= tokenizer_files(model.tokenizer_spec)
+        files |= _tokenizer(model)
     return files
+
+
+def _tokenizer(model: Model) -> Files:
+    """Raises `ExportError` where another padding would change embeddings."""
+    if model.tokenizer_spec.settings["kind"] == "open_clip":
+        ids = model.tokenizer(["a photo of a cat", "hello, world!"])
+        end = ids.max()
+        after = ids.argmax(-1, keepdim=True) < torch.arange(ids.shape[1])
+        plain, padded = (model.encode_text(one, normalize=True) for one in (ids, torch.where(after, end, ids)))
+        if (plain * padded).sum(-1).min() < _SAME:
+            raise ExportError(
+                "this text tower sees what texts are padded with, and no tokenizer.json pads as open_clip's tokenizer "
+                "does; export the image tower alone: towers=('image',)."
+            )
+    return tokenizer_files(model.tokenizer_spec)
 
 
 def _transformers_js(model: Model, towers: Sequence[str]) -> Files:
@@ -89,7 +106,7 @@ def _immich(model: Model, towers: Sequence[str]) -> Files:
     settings = {k: v for k, v in model.preprocessing.items() if k != "kind"}
     config = {k: v for k, v in model.config.items() if k not in ("arch", "hf_text_config")}
     files = {"config.json": _json(config), "visual/preprocess_cfg.json": _json(settings)}
-    return {**files, **{f"textual/{name}": body for name, body in tokenizer_files(model.tokenizer_spec).items()}}
+    return {**files, **{f"textual/{name}": body for name, body in _tokenizer(model).items()}}
 
 
 def _json(value: Mapping[str, Any]) -> str:
@@ -98,11 +115,12 @@ def _json(value: Mapping[str, Any]) -> str:
 
 LAYOUTS: Mapping[str, Layout] = {
     "plain": Layout("image and text in one folder", {"image": "image", "text": "text"}, INPUTS, OUTPUTS, _hugging_face),
+    "together": Layout("both towers in one graph", {"image": "model", "text": "model"}, INPUTS, OUTPUTS, _hugging_face),
     "immich": Layout(
         "as Immich's machine learning reads it",
         {"image": "visual/model", "text": "textual/model"},
         {"image": "image", "text": "text"},
-        {"image": "embedding", "text": "embedding"},
+        OUTPUTS,  # it takes the first output, whatever its name
         _immich,
         ids=torch.int32,
         normalize=True,

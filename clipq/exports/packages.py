@@ -1,4 +1,4 @@
-"""Packages that exports need and clipq does not: imported when they are used, and named with the command to get them."""
+"""Packages that exports need and clipq does not: imported when used, and named with the command that installs them."""
 
 from __future__ import annotations
 

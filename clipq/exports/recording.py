@@ -92,9 +92,9 @@ class DynamicIntegers(Recorded):
     """Each row of the input quantized by its own range, and an integer product: clipq's own int8, number for number.
 
     `QuantizeLinear` takes the rows for an axis with a scale each. The product takes no zero point a row: the sums of
-    the weight's columns, known before, stand in for it, and with the bias are a product of rank two. Inputs are unsigned
-    bytes and weights signed ones, the pair that VNNI multiplies: two unsigned take twice to four times as long. On
-    processors without VNNI ONNX Runtime's product of that pair may saturate; its session option
+    the weight's columns, known before, stand in for it, and with the bias are a product of rank two. Inputs are
+    unsigned bytes and weights signed ones, the pair that VNNI multiplies: two unsigned take twice to four times as
+    long. On processors without VNNI ONNX Runtime's product of that pair may saturate; its session option
     session.x64quantprecision=1 makes it exact there.
     """
 

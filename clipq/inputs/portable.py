@@ -80,8 +80,10 @@ _PROCESSORS = {"transformers": _of_transformers, "open_clip": _of_open_clip, "ti
 def tokenizer_files(spec: TokenizerSpec) -> dict[str, str]:
     """The files of a fast tokenizer (tokenizer.json, ...) that makes the ids which `spec` makes.
 
-    open_clip's own BPE becomes transformers' `CLIPTokenizer` with its vocabulary, padded as open_clip pads. It mends
-    no broken Unicode (ftfy) and resolves no HTML entities. Raises `ExportError` for open_clip's ways to shorten texts.
+    open_clip's own BPE becomes transformers' `CLIPTokenizer` with its vocabulary. It mends no broken Unicode (ftfy),
+    resolves no HTML entities, and pads with the end of the text, as OpenAI's does: open_clip pads with 0, which is "!",
+    and a special token "!" would be found in every text that has one. No causal tower sees what it is padded with.
+    Raises `ExportError` for open_clip's ways to shorten texts.
     """
     if spec.settings["kind"] == "transformers":
         return dict(spec.files)
@@ -104,7 +106,7 @@ def _bpe_files(context_length: int) -> dict[str, str]:
         lines = (" ".join(pair) for pair, _ in sorted(own.bpe_ranks.items(), key=lambda item: item[1]))
         merges.write_text("#version: 0.2\n" + "\n".join(lines) + "\n", "utf-8")
         begin, end = ("<start_of_text>", "<end_of_text>")
-        special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": "!"}
+        special = {"bos_token": begin, "eos_token": end, "unk_token": end, "pad_token": end}
         built = CLIPTokenizerFast.from_pretrained(folder, model_max_length=context_length, **special)
         target = Path(folder, "saved")
         built.save_pretrained(target)

@@ -1,4 +1,4 @@
-"""Write the tables of measured results into README.md, eval/ and docs/precisions.md, from eval/results/.
+"""Write the tables of measured results into README.md, eval/ and docs/, from eval/results/.
 
 python scripts/measuring/make_tables.py            # rewrites the pages between their markers
 python scripts/measuring/make_tables.py --check    # exit code 1 if a page is not what it would write
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from result_tables import accuracy, hosts, peer_pages
+from result_tables import accuracy, hosts, peer_pages, vectors
 from result_tables.markdown import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +33,7 @@ PAGES: dict[str, dict[str, Section]] = {
     "README.md": {"speed": peer_pages.short_table, "accuracy": accuracy.short_table},
     "eval/SPEED.md": {"peers": peer_pages.pages, "hosts": through_hosts},
     "eval/README.md": {"results": accuracy.full_tables},
+    "docs/use-it-with.md": {"vectors": vectors.tables},
     "docs/precisions.md": {"precisions": accuracy.precisions_table},
 }
 

@@ -36,6 +36,7 @@ ORDER = (
     "plugins",
     "description",
     "evaluation",
+    "vectors",
     "matrices",
     "embedding",
     "training",

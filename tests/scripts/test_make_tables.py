@@ -41,7 +41,13 @@ def write(folder: Path, **files: list[Line]) -> Path:
 
 def test_the_pages_are_what_the_results_say():
     assert [*make_tables.stale()] == [], "run python scripts/measuring/make_tables.py"
-    assert {*make_tables.PAGES} == {"README.md", "eval/SPEED.md", "eval/README.md", "docs/precisions.md"}
+    assert {*make_tables.PAGES} == {
+        "README.md",
+        "eval/SPEED.md",
+        "eval/README.md",
+        "docs/precisions.md",
+        "docs/use-it-with.md",
+    }
 
 
 def test_a_table_has_memory_and_says_who_is_missing(run, tmp_path):

@@ -1,0 +1,60 @@
+"""`clipq.export` to OpenVINO: its IR gives the model's embeddings, and rows are quantized as the precision says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import build
+
+import clipq
+from clipq.errors import ExportError
+from clipq.exports import exporting, targets
+
+openvino = pytest.importorskip("openvino")
+pytest.importorskip("onnxscript")
+
+pytestmark = pytest.mark.clients
+
+WORST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.999, "int8-weight-only": 0.99999, "int8-static": 0.998}
+GROUPS = {"int8": "128", "int8-weight-only": "0", "fp32": None}
+
+
+def exported(folder: Path, precision: str, name: str = "transformers CLIP") -> exporting.Export:
+    torch.manual_seed(0)
+    own, data = clipq.Model(build(name)), {"image": torch.randn(8, 3, 32, 32), "text": torch.randint(90, (8, 16))}
+    clipq.quantize(own, precision, calibration=data if "static" in precision else None)
+    return clipq.export(own, folder, "openvino", timed=False)
+
+
+@pytest.mark.parametrize("precision", WORST)
+def test_each_precision_gives_the_models_embeddings(tmp_path, precision):
+    for tower, parity in exported(tmp_path / "out", precision).parity.items():
+        assert parity.worst >= WORST[precision], tower
+    assert {"image.xml", "image.bin", "text.xml", "text.bin"} < {path.name for path in (tmp_path / "out").iterdir()}
+    assert not list((tmp_path / "out").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("precision", GROUPS)
+def test_the_file_says_in_which_groups_rows_are_quantized(tmp_path, precision):
+    exported(tmp_path / "out", precision)
+    model = openvino.Core().read_model(tmp_path / "out" / "image.xml")
+    place = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
+    assert (model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None) == GROUPS[precision]
+    if GROUPS[precision]:
+        compiled = openvino.Core().compile_model(model, "CPU")
+        assert str(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")) == GROUPS[precision]
+
+
+@pytest.mark.parametrize("body", [b"", b"<?xml version='1.0'?><net/>", b"\x00" * 64])
+def test_a_foreign_file_does_not_open(tmp_path, body):
+    (tmp_path / "image.xml").write_bytes(body)
+    target = targets.TARGETS["openvino"]
+    with pytest.raises(ExportError, match="openvino does not load"):
+        exporting.opened(target, tmp_path / "image.xml")
+
+
+def test_int4_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="int4 weights and float inputs, for which 'openvino' has no form"):
+        exported(tmp_path / "out", "int4", "timm vision_transformer")

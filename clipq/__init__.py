@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from .plugins.registration import register_with_transformers
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from .mixing.mixing import mix, quantize
     from .mixing.sensitivity import sensitivity
     from .models import Model
+    from .plugins.transformers_config import ClipqConfig
     from .training.finetuning import finetune
     from .zoo.registry import list_models
 
 _HOME = {
+    "ClipqConfig": "plugins.transformers_config",
     "ClipqError": "errors",
     "Model": "models",
     "Result": "evaluation",
@@ -49,6 +52,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ClipqConfig",
     "ClipqError",
     "Model",
     "Result",
@@ -84,3 +88,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register_with_transformers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -128,25 +128,31 @@ def read(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Mo
 
     Raises `CheckpointError` naming the file and the tensor for anything that is not exactly as written.
     """
-    header = read_header(path)
+    header = checked_header(path)
     config = header.config
-    check_numbers(header)
-    _check_settings(header.path, config, None)
-    check_data(header)
     module, host, recipe = _skeleton(header, config)
-    with _border(header):
+    with border(header):
         length, shape = host.context_length(module) or None, host.pixel_shape(module)  # 0: texts of any length
         if shape is not None and not all(type(side) is int and side > 0 for side in shape):
             raise CheckpointError(f"it takes images of {list(shape)}, which there are none of.")
     _check_settings(header.path, config, length)
     _compare(header, module)
-    tensors = _load(header, torch.device(device))
+    tensors = load_tensors(header, torch.device(device))
     files = _take_tokenizer(header, tensors)
-    _assign(header, module, tensors)
-    _move_buffers(module, torch.device(device))
-    with _border(header):
+    assign(header, module, tensors)
+    move_buffers(module, torch.device(device))
+    with border(header):
         finish(module, host, recipe)
     return _wrap(module, config, files)
+
+
+def checked_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a file of which the numbers, the settings and the tensors' bytes have been checked too."""
+    header = read_header(path)
+    check_numbers(header)
+    _check_settings(header.path, header.config, None)
+    check_data(header)
+    return header
 
 
 def _check_settings(path: Path, config: Mapping[str, Any], context_length: int | None) -> None:
@@ -159,7 +165,7 @@ def _check_settings(path: Path, config: Mapping[str, Any], context_length: int |
 
 
 @contextmanager
-def _border(header: Header) -> Iterator[None]:
+def border(header: Header) -> Iterator[None]:
     """The border to libraries that are given a configuration from who knows where: their errors become ours."""
     try:
         yield
@@ -170,7 +176,7 @@ def _border(header: Header) -> Iterator[None]:
 
 
 def _skeleton(header: Header, config: Mapping[str, Any]) -> tuple[nn.Module, Host, Recipe]:
-    with _border(header), no_network(), limited(Limits.of(header)):
+    with border(header), no_network(), limited(Limits.of(header)):
         host, recipe = host_named(config["host"]), Recipe.from_dict(config["recipe"])
         module = host.build(config["config"])
         if set(recipe.schemes) != set(host.towers(module)):
@@ -190,14 +196,15 @@ def _wrap(module: nn.Module, config: Mapping[str, Any], files: dict[str, str]) -
     )
 
 
-def _load(header: Header, device: torch.device) -> dict[str, Tensor]:
+def load_tensors(header: Header, device: torch.device, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The tensors called `names` (default: all) of a checked file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(header.path, framework="pt", device=str(device)) as file:
             # Copied out of the mapped file: what happens to the file later is nothing to the model, and floats at
             # addresses that are no multiple of 64 are summed in another order, so embeddings would differ in a bit.
-            return {name: file.get_tensor(name).clone() for name in header.tensors}
+            return {name: file.get_tensor(name).clone() for name in (header.tensors if names is None else names)}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{header.path} cannot be read: {error}") from error
 
@@ -222,12 +229,13 @@ def _compare(header: Header, module: nn.Module) -> None:
         if name not in header.tensors:
             raise CheckpointError(f"{header.path}: tensor {name!r} is missing.")
     for name, slot in places.items():
-        _compare_one(header, name, slot)
+        compare_one(header, name, slot)
     if extra := sorted(set(header.tensors) - set(places) - {_TOKENIZER}):
         raise CheckpointError(f"{header.path}: tensor {extra[0]!r} is not part of the model ({len(extra)} such).")
 
 
-def _compare_one(header: Header, name: str, slot: Slot) -> None:
+def compare_one(header: Header, name: str, slot: Slot) -> None:
+    """Raise `CheckpointError` unless the file's tensor `name` has the shape and a dtype that `slot` takes."""
     expected, entry = slot.tensor, header.tensors[name]
     shape, dtype = list(entry["shape"]), _DTYPES[entry["dtype"]]
     where = f"{header.path}: tensor {name!r} has"
@@ -245,7 +253,8 @@ def _allowed(slot: Slot) -> tuple[torch.dtype, ...]:
     return _FLOATS if cast else (slot.tensor.dtype,)
 
 
-def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors under the names that they have on disk into `module`. Raises `CheckpointError` for no numbers."""
     for name, slot in slots(module).items():
         if slot.is_extra and not tensors[name].isfinite().all():
             raise CheckpointError(f"{header.path}: tensor {name!r} has scales or zero points that are not finite.")
@@ -256,7 +265,7 @@ def _assign(header: Header, module: nn.Module, tensors: Mapping[str, Tensor]) ->
         slot.assign(tensors[name])
 
 
-def _move_buffers(module: nn.Module, device: torch.device) -> None:
+def move_buffers(module: nn.Module, device: torch.device) -> None:
     """Buffers that are computed, not stored (masks, position ids), were made on the CPU."""
     for part in module.modules():
         for name in part._non_persistent_buffers_set:

@@ -26,6 +26,12 @@ DATA_HASH_KEY = "clipq.data_sha256"
 HEADER_HASH_KEY = "clipq.header_sha256"
 NO_HASH = "0" * 64  # stands in for a hash while it is computed
 MODEL_FILE = "model.safetensors"
+GUARDED_FILE = "clipq.safetensors"
+"""The model file of a folder that transformers would read as well: one that nobody takes for float weights.
+
+transformers (4.49 and later) skips a `quant_method` that it does not know with a line in a log, and would load int8
+numbers from a `model.safetensors` as if they were weights. A file of another name it does not find, which is an error.
+"""
 
 _MAX_HEADER = 100 << 20  # safetensors' own limit
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
@@ -54,12 +60,18 @@ class Header:
 
 
 def locate(path: str | os.PathLike[str]) -> Path:
-    """The model file: `path` itself, or the `model.safetensors` of a folder. Raises `CheckpointError` without one."""
+    """The model file: `path` itself, or the one in a folder. Raises `CheckpointError` without one."""
     path = Path(path)
-    found = path / MODEL_FILE if path.is_dir() else path
+    found = model_file(path) if path.is_dir() else path
     if not found.is_file():
         raise CheckpointError(f"{found} does not exist; give a .safetensors file that clipq.save wrote, or its folder.")
     return found
+
+
+def model_file(folder: Path) -> Path:
+    """Where the model of `folder` is, if it is anywhere."""
+    guarded = folder / GUARDED_FILE
+    return guarded if guarded.is_file() and not (folder / MODEL_FILE).exists() else folder / MODEL_FILE
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:

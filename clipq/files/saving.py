@@ -13,18 +13,21 @@ from torch import nn
 
 from ..arithmetic.schemes import Scheme
 from ..arithmetic.specs import QuantSpec
+from ..errors import CheckpointError
 from ..hosts.open_clip_text import NOT_OPEN_CLIPS
 from ..models import Model
-from ..resources import output_folder
+from ..resources import atomic_path, output_folder
 from ..version import VERSION
 from ..zoo import hub
 from .cards import model_card
 from .checkpoints import write
-from .header import MODEL_FILE
+from .header import GUARDED_FILE, MODEL_FILE
 
 _MARK = "clipq_version"
 _QUANTIZATION = "quantization_config"
 _TOWER_CONFIGS = ("vision_config", "text_config")
+QUANT_METHOD = "clipq"
+_OTHER_WEIGHTS = (MODEL_FILE, f"{MODEL_FILE}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def save(model: Model | nn.Module, path: str | os.PathLike[str], *, results: Mapping[str, Any] | None = None) -> Path:
@@ -65,8 +68,26 @@ def save_folder(model: Model, path: Path, results: Mapping[str, Any] | None = No
     with output_folder(path) as folder:
         for name, text in _companions(model, results or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
-        write(model, folder / MODEL_FILE, results)
+        write(model, folder / (GUARDED_FILE if _is_guarded(model) else MODEL_FILE), results)
     return path
+
+
+def save_into(model: Model, folder: Path) -> None:
+    """Write a quantized model of transformers (config.json and tensors) into `folder`, among whatever is in there.
+
+    Raises `CheckpointError` if it has a model's float weights, which transformers would read as those of this one.
+    """
+    if there := [name for name in _OTHER_WEIGHTS if (folder / name).exists()]:
+        raise CheckpointError(
+            f"{folder} holds {there[0]}, the weights of another model; give another folder, or remove them first."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "config.json") as temporary:
+            temporary.write_text(_json(_config(model)), encoding="utf-8")
+            write(model, folder / GUARDED_FILE)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}. Make room, or write somewhere else.") from error
 
 
 def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
@@ -88,7 +109,12 @@ def _config(model: Model) -> dict[str, Any]:
     config, quantization = {**_host_config(model), _MARK: VERSION}, quantization_config(model)
     if model.host.name != "transformers":
         return {**config, _QUANTIZATION: quantization}
-    return _refused_by_transformers(config, quantization) if quantization["config_groups"] else config
+    return _read_by_clipq(config, quantization) if _is_guarded(model) else config
+
+
+def _is_guarded(model: Model) -> bool:
+    """Whether transformers would take a file of it for one that it can read."""
+    return model.host.name == "transformers" and bool(model.recipe.modules)
 
 
 def _host_config(model: Model) -> dict[str, Any]:
@@ -97,14 +123,21 @@ def _host_config(model: Model) -> dict[str, Any]:
     return {"architecture": model.config.get("arch"), "library": model.host.name}
 
 
-def _refused_by_transformers(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
+def _read_by_clipq(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with `quantization` wherever a class of transformers looks: for one tower, in the tower's own part.
 
-    It knows no format of int8 patch and token embeddings. Without a `quant_method` every class of it raises; one that
-    it does not know would be skipped with a line in a log, and int8 numbers taken for float weights.
+    Its `quant_method` is clipq's own (`clipq.plugins`). Where clipq is not imported, transformers skips a method that
+    it does not know, and then finds no file of weights (`GUARDED_FILE`).
     """
+    quantization = {"quant_method": QUANT_METHOD, **quantization}
     towers = {key: {**part, _QUANTIZATION: quantization} for key, part in config.items() if key in _TOWER_CONFIGS}
     return {**config, **towers, _QUANTIZATION: quantization}
+
+
+def file_in(settings: Mapping[str, Any]) -> str:
+    """The name of the model file beside the config.json that says `settings`."""
+    label = settings.get(_QUANTIZATION) or {}
+    return GUARDED_FILE if label.get("quant_method") == QUANT_METHOD else MODEL_FILE
 
 
 def is_clipq_config(settings: Mapping[str, Any]) -> bool:
@@ -116,7 +149,7 @@ def quantization_config(model: Model) -> dict[str, Any]:
     """The recipe as config.json tells it: one group for each quantized tower, or each scheme in a mixed one, in the
     vocabulary of compressed-tensors.
 
-    It states no `quant_method`: the tensors are not all of a kind that compressed-tensors or another method reads.
+    It is no `quant_method` of compressed-tensors or another library: the tensors are not all of a kind that these read.
     """
     alike: dict[tuple[str, Scheme], list[str]] = {}
     for name in model.recipe.modules:

@@ -68,6 +68,9 @@ class Host(ABC):
     def prepare(self, module: nn.Module) -> None:  # noqa: B027 (most hosts have nothing to undo)
         """Undo, in place, what the host did to `module` for a precision of its own."""
 
+    def finished(self, module: nn.Module) -> None:  # noqa: B027
+        """What else the host's own functions need of `module` once it is quantized, in place."""
+
     def pixel_shape(self, module: nn.Module) -> tuple[int, int, int] | None:
         """[channels, height, width] that the image tower takes, or None if it cannot be told."""
         return None

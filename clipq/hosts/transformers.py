@@ -14,6 +14,7 @@ from .base import Host, build_skeleton, host_class
 _ONE_SIZE = ("clip", "siglip", "vit", "deit")  # their positions are learned for one; "interpolate" is asked for by call
 _IMAGE = ("vision_model", "visual_projection")
 _TEXT = ("text_model", "text_projection")
+_OF_FILES = ("quantization_config", "transformers_weights", "clipq_version")
 _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
 
 
@@ -79,7 +80,7 @@ class TransformersHost(Host):
         return {
             "class": type(module).__name__,
             "model_type": module.config.model_type,
-            **_json(module.config.to_dict()),
+            **_architecture(_json(module.config.to_dict())),
         }
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
@@ -93,6 +94,11 @@ class TransformersHost(Host):
             )
         settings = kind.config_class.from_dict(_without_code(values))
         return build_skeleton(lambda: kind(settings))
+
+    def finished(self, module: nn.Module) -> None:
+        from .calls import install_saving
+
+        install_saving(module)
 
     def preprocessing(self, module: nn.Module) -> dict[str, Any] | None:
         return None
@@ -117,6 +123,8 @@ class TransformersHost(Host):
 
 def _embedder(module: nn.Module) -> nn.Module:
     """The part that embeds an image: what a classifier's head stands on, or the model itself."""
+    if hasattr(module, "visual_projection"):  # CLIPVisionModelWithProjection, whose embedding is the projected one
+        return module
     base = module.base_model
     if base is module and hasattr(module, "classifier"):  # CLIP's and SigLIP's classifiers name no base model
         return getattr(module, "vision_model", module)
@@ -140,6 +148,13 @@ def _pools(module: nn.Module) -> bool:
 def _features(output: Any) -> Tensor:
     """transformers 5 returns an object from get_image_features, transformers 4 the tensor itself."""
     return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _architecture(values: Any) -> Any:
+    """A configuration without what says how a file of the model was quantized, and where that is."""
+    if not isinstance(values, Mapping):
+        return values
+    return {k: _architecture(v) for k, v in values.items() if k not in _OF_FILES}
 
 
 def _without_code(values: Any) -> Any:

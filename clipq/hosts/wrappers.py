@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from ..errors import QuantizationError
+from .base import host_class
 
 _KNOWN = ("sentence_transformers.", "timm.models._features.FeatureGetterNet")
 """How the names of classes begin of which the model inside is meant: they call its own methods."""
@@ -52,4 +53,5 @@ def refuse_feature_maps(module: nn.Module) -> None:
 
 
 def _name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+    kind = host_class(module)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -15,8 +15,8 @@ from ..arithmetic.schemes import Scheme
 from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
-from ..files.header import MODEL_FILE, VERSION_KEY, DamagedError, locate, read_header
-from ..files.saving import is_clipq_config
+from ..files.header import VERSION_KEY, DamagedError, locate, model_file, read_header
+from ..files.saving import file_in, is_clipq_config
 from ..methods.quantization import quantize
 from ..methods.recipes import Recipe
 from ..models import Model
@@ -66,7 +66,7 @@ def load(
             return _from_file(file, precision, device)
         except DamagedError:
             hub.discard_damaged(file)
-        return _from_file(hub.download(name, MODEL_FILE, cache_dir=cache_dir), precision, device)
+        return _from_file(hub.download(name, file.name, cache_dir=cache_dir), precision, device)
     precision = settled(path, precision, device, say=True)
     find = load_transformers if transformers else load_open_clip
     model = find(name, pretrained=pretrained, cache_dir=cache_dir)
@@ -117,7 +117,7 @@ def _held(path: Path) -> dict[str, Scheme]:
 def _is_clipq(path: Path) -> bool:
     """A file is taken for clipq's by its suffix; a folder by its model file having clipq's mark in the header."""
     if path.is_dir():
-        file = path / MODEL_FILE
+        file = model_file(path)
         return file.is_file() and _has_mark(file)
     return path.suffix == ".safetensors"
 
@@ -232,5 +232,5 @@ def _published_file(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path
         ours = is_clipq_config(settings)
     except (DownloadError, ValueError, TypeError, AttributeError):
         return None
-    file = hub.download(repo, MODEL_FILE, cache_dir=cache_dir) if ours else None
+    file = hub.download(repo, file_in(settings), cache_dir=cache_dir) if ours else None
     return file if file and _has_mark(file) else None  # a configuration outlives the weights it was written with

@@ -37,6 +37,7 @@ def finish(module: nn.Module, host: Host, recipe: Recipe) -> None:
     state(module, recipe)
     module.eval().requires_grad_(False)
     install(module)
+    host.finished(module)
     _pack(module, host)
     _warn_if_slow(recipe, next(module.parameters()).device)
 

@@ -6,7 +6,10 @@ names of the float weights, find none of them, and go on with newly initialised 
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from ..errors import CheckpointError
 
@@ -16,6 +19,21 @@ _SAVING = {
     ("timm.models._hub", "save_for_hf"): "model",
 }
 """Module and name of each function that is refused, and which of its arguments is the model."""
+
+
+Writer = Callable[[Any, str | os.PathLike[str]], None]
+"""Writes a model of transformers into a folder, so that both transformers (with clipq imported) and clipq read it."""
+_writers: list[Writer] = []
+
+
+def write_with(writer: Writer) -> None:
+    """Let models of transformers that are quantized themselves be saved by `writer` instead of refused."""
+    _writers[:] = [writer]
+
+
+def writer() -> Writer | None:
+    """The one given to `write_with`, if any."""
+    return _writers[0] if _writers else None
 
 
 def refuse_foreign_saving() -> None:

@@ -11,6 +11,7 @@ from tiny_models import build
 
 import clipq
 from clipq.errors import CheckpointError, QuantizationError
+from clipq.files.header import GUARDED_FILE
 
 pytest.importorskip("compressed_tensors")
 
@@ -24,7 +25,7 @@ def folder(tmp_path) -> Path:
     module.save_pretrained(tmp_path / "hf")
     floats = load_file(tmp_path / "hf" / "model.safetensors")
     clipq.save(clipq.quantize(module), tmp_path / "int8")
-    tensors = {k: v for k, v in load_file(tmp_path / "int8" / "model.safetensors").items() if "patch" not in k}
+    tensors = {k: v for k, v in load_file(tmp_path / "int8" / GUARDED_FILE).items() if "patch" not in k}
     patches = {name: tensor for name, tensor in floats.items() if "patch" in name}
     save_file({**tensors, **patches}, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
     label = json.loads((tmp_path / "int8" / "config.json").read_text("utf-8"))["quantization_config"]

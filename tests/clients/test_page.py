@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "use-it-with.md"
-EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark"}
+EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark", "compressed_tensors"}
 """What `pip install 'clipq[clients]'` brings."""
 
 STAND_INS = {

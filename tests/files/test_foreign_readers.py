@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from checkpoint_helpers import OPEN_CLIP, TWO_TOWERS, assert_same, embeddings, model, tokenizer_spec
 
 import clipq
+from clipq.files.header import GUARDED_FILE, MODEL_FILE
 from clipq.files.saving import is_clipq_config, save
 from clipq.models import Model
 
@@ -30,19 +33,40 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize(
-    "precision", ["int8", "int8-weight-only", {"image": "int8", "text": "fp32"}], ids=["int8", "weights", "mixed"]
-)
-def test_every_class_of_transformers_refuses_int8(name, precision, tmp_path):
-    import transformers
+WITHOUT_CLIPQ = """
+import json, sys, transformers
 
-    saved = model(name, precision)
-    folder = save(saved, tmp_path / "clip")  # a name that transformers could take for a kind of model
-    for kind in CLASSES[name]:
-        with pytest.raises(ValueError, match="has no `quant_method` attribute"):
-            getattr(transformers, kind).from_pretrained(folder)
-    assert_same(saved, clipq.load(folder))
+ways = {"plain": {}, "forced": {"ignore_mismatched_sizes": True}, "pickled": {"use_safetensors": False}}
+found = {}
+for name, folder, kinds in json.loads(sys.argv[1]):
+    for kind in kinds:
+        for way, options in ways.items():
+            try:
+                getattr(transformers, kind).from_pretrained(folder, **options)
+            except OSError as error:
+                found[f"{name} {kind} {way}"] = str(error)
+            else:
+                found[f"{name} {kind} {way}"] = "loaded"
+assert "clipq" not in sys.modules
+print(json.dumps(found))
+"""
+
+
+def test_without_clipq_every_class_of_transformers_refuses_quantized_models(tmp_path):
+    """transformers skips a quant_method that it does not know: int8 numbers must not be there for it to find."""
+    work = []
+    for name, kinds in CLASSES.items():
+        for precision in ("int8", {"image": "int4", "text": "fp32"}):
+            folder = tmp_path / f"clip-{len(work)}"  # a name that transformers could take for a kind of model
+            saved = model(name, precision)
+            work.append((f"{name} {precision}", str(save(saved, folder)), kinds))
+            assert not {"model.safetensors", "pytorch_model.bin"} & {path.name for path in folder.iterdir()}
+            assert_same(saved, clipq.load(folder))
+    command = [sys.executable, "-I", "-c", WITHOUT_CLIPQ, json.dumps(work)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert len(answers) == 3 * 2 * sum(map(len, CLASSES.values()))
+    assert {one for one in answers.values() if not one.startswith("Error no file named ")} == set()
 
 
 @pytest.mark.parametrize("kind", ["AutoModel", "CLIPModel", "CLIPVisionModel"])
@@ -104,10 +128,10 @@ def config_of(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text("utf-8"))
 
 
-def test_the_label_names_no_method_and_is_where_each_class_looks(tmp_path):
+def test_the_label_names_clipq_and_is_where_each_class_looks(tmp_path):
     config = config_of(save(model(TWO_TOWERS), tmp_path / "clip"))
     label = config["quantization_config"]
-    assert "quant_method" not in label
+    assert label["quant_method"] == "clipq"
     assert label["read_by"] == "clipq.load"
     assert config["vision_config"]["quantization_config"] == config["text_config"]["quantization_config"] == label
     assert is_clipq_config(config)
@@ -131,6 +155,8 @@ def test_folders_of_every_version_are_known(settings, ours):
 def test_a_folder_of_clipq_0_2_is_read(precision, tmp_path):
     saved = model(TWO_TOWERS, precision)
     folder = save(saved, tmp_path / "old")
+    if (folder / GUARDED_FILE).exists():
+        (folder / GUARDED_FILE).rename(folder / MODEL_FILE)
     label = {"quant_method": "compressed-tensors", "format": "int-quantized", "clipq_version": "0.2.0"}
     config = {**saved.module.config.to_dict(), "quantization_config": label}
     (folder / "config.json").write_text(json.dumps(config, default=str))

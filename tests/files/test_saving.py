@@ -24,7 +24,7 @@ from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import CheckpointError, ClipqError, OutputError
 from clipq.files import saving
 from clipq.files.checkpoints import read
-from clipq.files.header import MODEL_FILE, read_header
+from clipq.files.header import GUARDED_FILE, MODEL_FILE, read_header
 from clipq.files.saving import push_to_hub, quantization_config, save
 from clipq.models import Model
 from clipq.zoo import hub
@@ -222,7 +222,7 @@ def test_what_is_there_already_is_not_touched(tmp_path, occupant):
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "model").mkdir()
     save(model(IMAGE_ONLY), tmp_path / "model")
-    assert (tmp_path / "model" / MODEL_FILE).is_file()
+    assert (tmp_path / "model" / GUARDED_FILE).is_file()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -33,6 +33,7 @@ ORDER = (
     "models",
     "files",
     "loading",
+    "plugins",
     "description",
     "evaluation",
     "vectors",

@@ -44,6 +44,13 @@ assert load("me/pushed", cache_dir=cache + "/hub").fingerprint() == pushed.finge
 old = load("me/pushed-by-0.2", cache_dir=cache + "/hub")
 assert old.fingerprint() == pushed.fingerprint()
 assert load("me/trained-on", "fp32", cache_dir=cache + "/hub").precision_name == "fp32"
+from transformers import CLIPModel, CLIPVisionModel
+ones = torch.ones(1, 3, 32, 32)
+ours, theirs = load("me/clip", cache_dir=cache + "/hub"), CLIPModel.from_pretrained("me/clip")
+assert ours.precision_name == "int8" and type(ours.module) is type(theirs)
+assert torch.equal(ours.encode_image(ones), theirs.get_image_features(ones).pooler_output)
+tower = CLIPVisionModel.from_pretrained("me/clip")
+assert torch.equal(tower(ones).pooler_output, theirs.vision_model(ones).pooler_output)
 """
 
 
@@ -74,6 +81,9 @@ def hub(open_clip_folder, tmp_path):
             server.add(
                 "me/pushed-by-0.2", file.name, as_in_0_2(file) if file.name == "config.json" else file.read_bytes()
             )
+        clipq.quantize(build("transformers CLIP")).save_pretrained(tmp_path / "clip")
+        for file in (tmp_path / "clip").iterdir():
+            server.add("me/clip", file.name, file.read_bytes())
         for file in trained_on(tmp_path / "trained-on").iterdir():
             server.add("me/trained-on", file.name, file.read_bytes())
         archs = tmp_path / "archs"

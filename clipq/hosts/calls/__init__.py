@@ -54,6 +54,12 @@ def install(model: nn.Module) -> None:
             module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
 
 
+def install_saving(model: nn.Module) -> None:
+    """Let a quantized model of transformers write itself when it is asked to (`saved`)."""
+    if _is_new_enough("transformers."):
+        importlib.import_module(".saved", __name__).install(model)
+
+
 def uninstall(model: nn.Module) -> None:
     """The inverse of `install`: every module of `model` is of its host's own class again."""
     for module in model.modules():

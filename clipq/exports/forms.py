@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import ExportError
 from ..kernels.weights import LinearWeights
-from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, FloatProduct, StaticIntegers
+from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, PlainIntegers, StaticIntegers
 
 Form = Callable[[LinearWeights], nn.Module]
 
@@ -26,7 +26,7 @@ OPENVINO: Mapping[str, Form] = {
     STATIC: StaticIntegers,
 }
 TENSORRT: Mapping[str, Form] = {WEIGHT_ONLY: DequantizedWeights, STATIC: StaticIntegers, FP8: StaticIntegers}
-MNN: Mapping[str, Form] = {WEIGHT_ONLY: FloatProduct, DYNAMIC: FloatProduct}
+MNN: Mapping[str, Form] = {WEIGHT_ONLY: PlainIntegers, BLOCKS: PlainIntegers, DYNAMIC: PlainIntegers}
 
 
 def kind_of(weights: LinearWeights) -> str | None:

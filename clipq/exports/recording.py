@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arithmetic.specs import QuantSpec
@@ -42,15 +41,32 @@ class Recorded(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class FloatProduct(Recorded):
-    """The dequantized weight as a float matrix: for runtimes that quantize weights themselves, to the same integers."""
+PLAIN_DOMAIN = "clipq"
+"""Of the operator that no runtime has: a converter of clipq's own finds it in the graph and replaces it."""
+
+
+class PlainIntegers(Recorded):
+    """`clipq.Linear`: integers int8 [out, in], scales and zero points float32 [out, blocks], as they are.
+
+    Attributes: `bits` of the integers; `dynamic`, whether the inputs are quantized as the model runs.
+    """
 
     def __init__(self, weights: LinearWeights):
         super().__init__(weights)
-        self.register_buffer("weight", weights.dequantized())
+        rows, self.bits, self.dynamic = weights.shape[0], weights.spec.bits, int(weights.activations is not None)
+        self.register_buffer("weight", weights.integers.contiguous())
+        scale = weights.row_scale() if weights.row_scaled else weights.scale.float()
+        self.register_buffer("scale", scale.reshape(rows, -1).contiguous())
+        zero_point = None if weights.zero_point is None else weights.zero_point.float()
+        if zero_point is not None:
+            zero_point = zero_point.reshape(rows, -1).expand_as(self.scale).contiguous()
+        self.register_buffer("zero_point", zero_point)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
+        inputs = (x.float(), self.weight, self.scale, *(() if self.zero_point is None else (self.zero_point,)))
+        shape = (*x.shape[:-1], self.out_features)
+        settings = {"bits": self.bits, "dynamic": self.dynamic}
+        return self.with_bias(record(f"{PLAIN_DOMAIN}::Linear", inputs, torch.float32, shape, **settings)).to(x.dtype)
 
 
 class DequantizedWeights(Recorded):

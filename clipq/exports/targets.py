@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import unknown_name
-from . import forms, graphs, onnx_runtime, open_vino
+from . import forms, graphs, mnn, onnx_runtime, open_vino
 
 Session = Callable[[Mapping[str, np.ndarray], str], np.ndarray]
 """A graph in its runtime: inputs by name, and the name of the output that is wanted."""
@@ -64,6 +64,16 @@ TARGETS: Mapping[str, Target] = {
         forms=forms.OPENVINO,
         convert=open_vino.convert,
         open=open_vino.open_graph,
+    ),
+    "mnn": Target(
+        about="MNN: fp32, fp16, int8 and int4 weights, int8 products of rows quantized by the runtime",
+        extra="mnn",
+        packages=(*_GRAPH_PACKAGES, "MNN"),
+        runtime="MNN",
+        suffix=".mnn",
+        forms=forms.MNN,
+        convert=mnn.convert,
+        open=mnn.open_graph,
     ),
     "tensorrt": Target(
         about="ONNX with explicit symmetric Q/DQ for trtexec: static int8 or fp8",

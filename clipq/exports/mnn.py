@@ -79,6 +79,7 @@ def convert(graph: Path, stem: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mnn-") as scratch:
         model = ir.load(graph)
         linears, dynamic = _take_linears(model.graph)
+        _spell_out(model.graph)
         half = _widened(model.graph) and not linears  # what is stored in halves is not quantized
         plain = Path(scratch) / "graph.onnx"
         ir.save(model, plain, external_data="graph.onnx.data")
@@ -109,7 +110,9 @@ def _run(graph: Path, path: Path, code: str, options: Sequence[str]) -> None:
 def _reason(output: str) -> str:
     """The line that says what is wrong, else the last one."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return next((line for line in lines if "not support" in line.lower() or "error" in line.lower()), "".join(lines[-1:]))
+    return next(
+        (line for line in lines if "not support" in line.lower() or "error" in line.lower()), "".join(lines[-1:])
+    )
 
 
 def _put(path: Path, linears: Sequence[Linear]) -> None:
@@ -117,7 +120,9 @@ def _put(path: Path, linears: Sequence[Linear]) -> None:
     stored = MnnFile(path, write=True).weights()
     for linear in linears:
         if (name := next((name for name in linear.names if name in stored), None)) is None:
-            raise ExportError(f"MNN's converter did not keep the linear {linear.names[0]} as one; use another precision.")
+            raise ExportError(
+                f"MNN's converter did not keep the linear {linear.names[0]} as one; use another precision."
+            )
         stored[name].put(*linear.stored())
 
 
@@ -152,6 +157,16 @@ def _take(graph: onnx_ir.Graph, node: onnx_ir.Node, name: str) -> Linear:
         if value is not None and not value.uses():
             graph.initializers.pop(value.name, None)
     return linear
+
+
+def _spell_out(graph: onnx_ir.Graph) -> None:
+    """`IsNaN`, which MNN lacks, as `Not(Equal(x, x))`: torch writes it after the softmax of transformers' models."""
+    import onnx_ir as ir
+
+    for node in [node for node in graph if node.op_type == "IsNaN"]:
+        same = ir.node("Equal", [node.inputs[0], node.inputs[0]])
+        differs = ir.node("Not", same.outputs)
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [same, differs], node.outputs, differs.outputs)
 
 
 def _widened(graph: onnx_ir.Graph) -> bool:
@@ -193,13 +208,18 @@ def open_graph(path: Path, threads: int | None) -> Callable[[Mapping[str, np.nda
     def run(inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         names = tuple(inputs)
         if (names, output) not in modules:
-            modules[names, output] = nn.load_module_from_file(
-                str(path), list(names), [output], runtime_manager=manager, shape_mutable=True
-            )
+            modules[names, output] = _module(nn, path, names, output, manager)
         found = modules[names, output].forward([_variable(expr, inputs[name]) for name in names])[0]
         return np.array(expr.convert(found, expr.NCHW).read()).reshape(found.shape)
 
     return run
+
+
+def _module(nn: Any, path: Path, names: Sequence[str], output: str, manager: Any) -> Any:
+    try:
+        return nn.load_module_from_file(str(path), list(names), [output], runtime_manager=manager, shape_mutable=True)
+    except SystemError as error:  # what MNN's binding makes of every failure
+        raise ExportError(f"MNN finds no graph from {', '.join(names)} to {output} in {path}.") from error
 
 
 def _variable(expr: Any, array: np.ndarray) -> Any:

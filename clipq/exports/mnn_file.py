@@ -109,6 +109,8 @@ class MnnFile:
 
     def _check_ends(self) -> None:
         """A file that was cut ends before what its last tables point to; every operator has a name in it."""
+        if not self._operators:
+            raise ValueError("no operators")
         for operator in self._operators:
             self._field(operator, _OP_MAIN)
             if (name := self._field(operator, _OP_NAME)) is not None:

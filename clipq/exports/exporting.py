@@ -133,9 +133,7 @@ def _write(order: Order, folder: Path) -> dict[str, Path]:
     for stem, towers in order.graphs():
         path = folder / f"{stem}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
-        module = (
-            Towers(copy, order.layout.normalize) if len(towers) == 2 else Tower(copy, *towers, order.layout.normalize)
-        )
+        module = Towers(copy, order.layout.normalize) if len(towers) == 2 else Tower(copy, *towers, order.layout.normalize)
         inputs = {order.layout.inputs[tower]: _example(order, tower) for tower in towers}
         outputs = [order.layout.outputs[tower] for tower in towers]
         files = write_graph(module, inputs, outputs, path, order.opset, _about(order, towers))
@@ -159,7 +157,9 @@ def _about(order: Order, towers: tuple[str, ...]) -> dict[str, str]:
     return {"clipq": json.dumps({"version": VERSION, "name": described["name"], "precision": precision})}
 
 
-def _compare(order: Order, folder: Path, written: Mapping[str, Path], data: Any, timed: bool) -> dict[str, Parity]:
+def _compare(
+    order: Order, folder: Path, written: Mapping[str, Path], data: Any, timed: bool
+) -> dict[str, Parity]:
     """Raises `ExportError` for the first tower that does not pass."""
     samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
     found = {}
@@ -222,3 +222,4 @@ def _report(order: Order, folder: Path, parity: Mapping[str, Parity], seconds: f
         "peak_memory_bytes": peak_memory_bytes(),
         "files": files,
     }
+

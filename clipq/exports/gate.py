@@ -113,9 +113,7 @@ def _parts(inputs: Tensor) -> list[np.ndarray]:
     return [part.numpy() for part in inputs.split([size for size in sizes if size > 0])]
 
 
-def _times(
-    encode: Encode, own: Callable[[Tensor], Tensor], inputs: Tensor
-) -> tuple[dict[str, float], dict[str, float]]:
+def _times(encode: Encode, own: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[dict[str, float], dict[str, float]]:
     found: tuple[dict[str, float], dict[str, float]] = ({}, {})
     for size in _TIMED:
         batch = inputs[:size]

@@ -38,8 +38,9 @@ _BLOCK = 16
 
 @dataclass(frozen=True)
 class Linear:
-    """A quantized linear of the graph: the names that MNN may give it, and what it holds (as `PlainIntegers`)."""
+    """A quantized linear of the graph: its name, the names that MNN may give it, and what `PlainIntegers` holds."""
 
+    about: str
     names: tuple[str, ...]
     integers: np.ndarray
     scale: np.ndarray
@@ -63,7 +64,7 @@ class Linear:
         return [{"opName": name, "weight": [{"name": name, **weight}]} for name in self.names]
 
     def stored(self) -> tuple[np.ndarray, np.ndarray]:
-        """Unsigned integers [out, in], and scales [out, blocks] or [out, blocks, 2], as `mnn_file.Stored` takes them."""
+        """Unsigned integers [out, in], and scales [out, blocks] or [out, blocks, 2], for `mnn_file.Stored.put`."""
         lowest = -(1 << (self.bits - 1))
         integers = (self.integers.astype(np.int16) - lowest).astype(np.uint8)
         if self.zero_point is None:
@@ -142,10 +143,12 @@ def _take(graph: onnx_ir.Graph, node: onnx_ir.Node, name: str) -> Linear:
     integers, scale, *zero_point = (value.const_value.numpy() for value in tensors if value is not None)
     uses = [use.node.outputs[0].name for use in node.outputs[0].uses() if use.node.op_type == "Add"]
     names = tuple(f"{one}{_CONVERTED}" for one in (name, *uses))
-    linear = Linear(names, integers, scale, zero_point[0] if zero_point else None, node.attributes["bits"].as_int())
+    about = tensors[0].name.removesuffix("._kernel.weight")
+    bits = node.attributes["bits"].as_int()
+    linear = Linear(about, names, integers, scale, zero_point[0] if zero_point else None, bits)
     if scale.shape[1] > 1 and linear.block % _BLOCK:
         raise ExportError(
-            f"{tensors[0].name} has a scale for each {linear.block} inputs, and MNN takes multiples of {_BLOCK}; "
+            f"{about} has a scale for each {linear.block} inputs, and MNN takes multiples of {_BLOCK}; "
             "quantize with another group_size."
         )
     weight = ir.Value(name=f"{name}_weight", const_value=ir.tensor(np.ascontiguousarray(linear.dequantized().T)))

@@ -1,9 +1,9 @@
 """Inside a .mnn file: where its convolutions keep their quantized weights, so that others can be put there.
 
-A .mnn file is a flatbuffer (https://flatbuffers.dev/internals) of MNN's schema (schema/default/MNN.fbs and CaffeOp.fbs in
-https://github.com/alibaba/MNN), of which this knows the few fields below. A linear is a convolution there. Its weight
-of b bits is `Stored`: a header, then the integers as unsigned numbers of b bits, row by row, the first in the highest
-bits; and its scales in float32, one a block of inputs, or in pairs with what the smallest integer stands for.
+A .mnn file is a flatbuffer (https://flatbuffers.dev/internals) of MNN's schema (schema/default/MNN.fbs and CaffeOp.fbs
+in https://github.com/alibaba/MNN), of which this knows the few fields below. A linear is a convolution there. Its
+weight of b bits is `Stored`: a header, then the integers as unsigned numbers of b bits, row by row, the first in the
+highest bits; and its scales in float32, one a block of inputs, or in pairs after what the smallest integer stands for.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Stored:
         for width in (2, 4):
             place = 1 + 2 * width
             known = np.arange(-values // 2, values // 2).astype(np.int8)
-            if self.buffer[0] == 2 and self.buffer[place] == values % 256:
-                if np.array_equal(self.buffer[place + 1 : place + 1 + values].view(np.int8), known):
-                    return place + 1 + values
+            head = self.buffer[place : place + 1 + values]
+            if self.buffer[0] == 2 and head[0] == values % 256 and np.array_equal(head[1:].view(np.int8), known):
+                return place + 1 + values
         raise ExportError(f"{self.file.name} holds a weight in another form than clipq knows; use another MNN.")
 
 

@@ -199,28 +199,28 @@ def open_graph(path: Path, threads: int | None) -> Callable[[Mapping[str, np.nda
 
     Raises `ExportError` for what is no .mnn file.
     """
-    from MNN import expr, nn
+    from MNN import expr
 
-    code = MnnFile(path).code
-    settings = {"backend": "CPU", "precision": "high", "memory": "low" if code == DYNAMIC else "normal"}
-    if threads:
-        settings["numThread"] = threads
-    manager = nn.create_runtime_manager((settings,))
+    memory = expr.MemoryMode.Low if MnnFile(path).code == DYNAMIC else expr.MemoryMode.Normal
+    # Not by create_runtime_manager, which ignores {"memory": "low"} without a sound, and computes floats.
+    settings = {"memory_mode": memory, "precision_mode": expr.PrecisionMode.High, "thread_num": threads or 1}
     modules: dict[tuple[tuple[str, ...], str], Any] = {}
 
     def run(inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         names = tuple(inputs)
         if (names, output) not in modules:
-            modules[names, output] = _module(nn, path, names, output, manager)
+            modules[names, output] = _module(path, names, output, settings)
         found = modules[names, output].forward([_variable(expr, inputs[name]) for name in names])[0]
         return np.array(expr.convert(found, expr.NCHW).read()).reshape(found.shape)
 
     return run
 
 
-def _module(nn: Any, path: Path, names: Sequence[str], output: str, manager: Any) -> Any:
+def _module(path: Path, names: Sequence[str], output: str, settings: Mapping[str, Any]) -> Any:
+    from MNN import nn
+
     try:
-        return nn.load_module_from_file(str(path), list(names), [output], runtime_manager=manager, shape_mutable=True)
+        return nn.load_module_from_file(str(path), list(names), [output], shape_mutable=True, **settings)
     except SystemError as error:  # what MNN's binding makes of every failure
         raise ExportError(f"MNN finds no graph from {', '.join(names)} to {output} in {path}.") from error
 

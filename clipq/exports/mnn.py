@@ -34,6 +34,10 @@ _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 _CONVERTED = "__matmul_converted"
 """What the converter puts behind the name of a product that becomes a convolution."""
 _BLOCK = 16
+_HIGH, _NORMAL, _LOW = 1, 0, 2
+"""Of MNN's precision and memory modes, as integers: the word "low" is ignored without a sound, and floats computed."""
+_FINE_INPUTS = (5, 2)
+"""The hint DYNAMIC_QUANT_OPTIONS: ranges for parts of the inputs. By default one is shared, at twice the error."""
 
 
 @dataclass(frozen=True)
@@ -199,28 +203,30 @@ def open_graph(path: Path, threads: int | None) -> Callable[[Mapping[str, np.nda
 
     Raises `ExportError` for what is no .mnn file.
     """
-    from MNN import expr
+    from MNN import expr, nn
 
-    memory = expr.MemoryMode.Low if MnnFile(path).code == DYNAMIC else expr.MemoryMode.Normal
-    # Not by create_runtime_manager, which ignores {"memory": "low"} without a sound, and computes floats.
-    settings = {"memory_mode": memory, "precision_mode": expr.PrecisionMode.High, "thread_num": threads or 1}
+    dynamic = MnnFile(path).code == DYNAMIC
+    settings = {"precision": _HIGH, "memory": _LOW if dynamic else _NORMAL, "numThread": threads or 1}
+    manager = nn.create_runtime_manager(({"backend": "CPU", **settings},))
+    if dynamic:
+        manager.set_hint(*_FINE_INPUTS)
     modules: dict[tuple[tuple[str, ...], str], Any] = {}
 
     def run(inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
         names = tuple(inputs)
         if (names, output) not in modules:
-            modules[names, output] = _module(path, names, output, settings)
+            modules[names, output] = _module(path, names, output, manager)
         found = modules[names, output].forward([_variable(expr, inputs[name]) for name in names])[0]
         return np.array(expr.convert(found, expr.NCHW).read()).reshape(found.shape)
 
     return run
 
 
-def _module(path: Path, names: Sequence[str], output: str, settings: Mapping[str, Any]) -> Any:
+def _module(path: Path, names: Sequence[str], output: str, manager: Any) -> Any:
     from MNN import nn
 
     try:
-        return nn.load_module_from_file(str(path), list(names), [output], shape_mutable=True, **settings)
+        return nn.load_module_from_file(str(path), list(names), [output], shape_mutable=True, runtime_manager=manager)
     except SystemError as error:  # what MNN's binding makes of every failure
         raise ExportError(f"MNN finds no graph from {', '.join(names)} to {output} in {path}.") from error
 

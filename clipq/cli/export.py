@@ -13,14 +13,14 @@ from .options import add_calibration, add_model, add_precision, calibration_of, 
 if TYPE_CHECKING:
     from ..exports.exporting import Export
 
-_TARGETS = ("onnx", "openvino", "tensorrt")
+_TARGETS = ("onnx", "openvino", "mnn", "tensorrt", "compressed-tensors")
 _LAYOUTS = ("plain", "together", "immich", "transformers.js")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "export",
-        help="write a model for ONNX Runtime, OpenVINO, TensorRT, ...",
+        help="write a model for ONNX Runtime, OpenVINO, MNN, TensorRT, ...",
         description="Write a model as a folder that another runtime reads, run it there beside the model on pictures "
         "and captions, and keep the folder only where both give the same embeddings.",
         epilog="example: clipq export ViT-B-32/openai --to onnx -o vit-b-32-onnx",

@@ -65,6 +65,12 @@ def write_compressed(model: Model, folder: Path) -> dict[str, str]:
     return reasons
 
 
+def write_and_open(model: Model, folder: Path) -> tuple[dict[str, Callable[[Any], Any]], dict[str, str]]:
+    """What `open_compressed` gives of what `write_compressed` wrote, and what that left float."""
+    left = write_compressed(model, folder)
+    return open_compressed(folder), left
+
+
 def open_compressed(folder: Path) -> dict[str, Callable[[Any], Any]]:
     """The towers of such a folder as transformers and compressed-tensors run them: clipq's modules have no part in it.
 

@@ -5,32 +5,26 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from ..arithmetic.precisions import check_towers
 from ..description import described_model
-from ..errors import ExportError, SchemeError
+from ..errors import ExportError
 from ..machine import peak_memory_bytes
 from ..models import Model
-from ..modules.layers import QLinear
 from ..resources import output_folder
 from ..version import VERSION
 from ..zoo.hub import file_sha256
 from . import gate
-from .copies import Tower, Towers, example, exportable
-from .forms import kind_of
 from .gate import Parity
-from .graphs import NEWEST_OPSET, write_graph
-from .layouts import Layout, layout_named
+from .graph_files import write_and_open
+from .orders import Order, order_of
 from .packages import needed, version
-from .targets import Session, Target, target_named
 
 REPORT = "clipq-export.json"
 
@@ -43,30 +37,6 @@ class Export:
     files: dict[str, int]
     parity: dict[str, Parity]
     report: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be exported, and how."""
-
-    model: Model
-    name: str
-    target: Target
-    layout: Layout
-    towers: tuple[str, ...]
-    opset: int
-
-    def graphs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each graph: its path without an ending, and the towers in it."""
-        stems = {tower: self.layout.stem(self.model, tower) for tower in self.towers}
-        for stem in dict.fromkeys(stems.values()):
-            yield stem, tuple(tower for tower in self.towers if stems[tower] == stem)
-
-    def kinds(self, towers: Sequence[str]) -> frozenset[str]:
-        """How the quantized linears of `towers` compute."""
-        layers = ((name, part) for name, part in self.model.module.named_modules() if isinstance(part, QLinear))
-        of_towers = (one for name, one in layers if self.model.host.tower_of(self.model.module, name) in towers)
-        return frozenset(kind_of(one.spec, one.activations) for one in of_towers)
 
 
 def export(
@@ -92,115 +62,40 @@ def export(
     express, or where its embeddings differ from the model's by more than `gate.thresholds`; `MissingPackageError`,
     naming the command, for an extra that is not installed; `OutputError` if it cannot be written.
     """
-    order = _order(model if isinstance(model, Model) else Model(model), to, towers, layout, opset)
+    order = order_of(model if isinstance(model, Model) else Model(model), to, towers, layout, opset)
     needed(order.target.packages, order.target.extra, f"to={to!r}")
     begun = time.perf_counter()
     with output_folder(path) as folder, torch.no_grad():
-        _write_companions(order, folder)  # first, as it is quickly refused
-        written = _write(order, folder)
+        encoders, left = _written(order, folder)
         taken = time.perf_counter() - begun
-        parity = _compare(order, written, data, timed)
-        report = _report(order, folder, parity, taken)
+        parity = _compare(order, encoders, data, timed)
+        report = {**_report(order, folder, parity), "left_float": dict(left), "seconds": round(taken, 1)}
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Export(Path(path), {name: one["bytes"] for name, one in report["files"].items()}, parity, report)
 
 
-def _order(model: Model, to: str, towers: Sequence[str] | None, layout: str, opset: int | None) -> Order:
-    target = target_named(to)
-    chosen = tuple(model.towers if towers is None else towers)
-    check_towers(chosen)
-    if not chosen or not set(chosen) <= set(model.towers):
-        raise ExportError(f"towers={chosen} of a model that has {', '.join(model.towers)}; name some of these.")
-    for tower in chosen:
-        _check_float(model, tower, to, target)
-    found = layout_named(layout, to)
-    return Order(model, to, target, found, chosen, _opset(opset, target, to))
+def _written(order: Order, folder: Path) -> tuple[Mapping[str, gate.Encode], Mapping[str, str]]:
+    """Each tower as the runtime runs what was written, and what could not be kept in integers."""
+    if order.target.folder:
+        return order.target.folder(order.model, folder)
+    _write_companions(order, folder)  # first, as it is quickly refused
+    return write_and_open(order, folder), {}
 
 
-def _opset(asked: int | None, target: Target, to: str) -> int:
-    if asked is None:
-        return target.opset
-    if not target.opset <= asked <= NEWEST_OPSET:
-        raise SchemeError(f"opset={asked!r} is not allowed for {to!r}; give one from {target.opset} to {NEWEST_OPSET}.")
-    return asked
-
-
-def _check_float(model: Model, tower: str, to: str, target: Target) -> None:
-    scheme = model.recipe.schemes[tower]
-    if scheme.is_float and scheme.fallback not in target.floats:
-        raise ExportError(
-            f"the {tower} tower is {scheme.name!r}, which {to!r} does not have; it has {', '.join(target.floats)} "
-            "and quantized precisions (`clipq list --precisions`)."
-        )
-
-
-def _write(order: Order, folder: Path) -> dict[str, Path]:
-    """The graphs, in the target's files; the first of each by its stem."""
-    copy = exportable(order.model, order.towers, order.target.forms, order.name)
-    found = {}
-    for stem, towers in order.graphs():
-        path = folder / f"{stem}.onnx"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        module = (
-            Towers(copy, order.layout.normalize) if len(towers) == 2 else Tower(copy, *towers, order.layout.normalize)
-        )
-        inputs = {order.layout.inputs[tower]: _example(order, tower) for tower in towers}
-        outputs = [order.layout.outputs[tower] for tower in towers]
-        files = write_graph(module, inputs, outputs, path, order.opset, _about(order, towers))
-        if order.target.convert:
-            own = order.target.convert(path, folder / stem, order.kinds(towers))
-            for file in files:
-                file.unlink()
-            files = own
-        found[stem] = files[0]
-    return found
-
-
-def _example(order: Order, tower: str) -> torch.Tensor:
-    found = example(order.model, tower)
-    return found.to(order.layout.ids) if tower == "text" else found
-
-
-def _about(order: Order, towers: tuple[str, ...]) -> dict[str, str]:
-    described = described_model(order.model)
-    precision = {tower: described["precision"][tower] for tower in towers}
-    return {"clipq": json.dumps({"version": VERSION, "name": described["name"], "precision": precision})}
-
-
-def _compare(order: Order, written: Mapping[str, Path], data: Any, timed: bool) -> dict[str, Parity]:
+def _compare(order: Order, encoders: Mapping[str, gate.Encode], data: Any, timed: bool) -> dict[str, Parity]:
     """Raises `ExportError` for the first tower that does not pass."""
     samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
     found = {}
-    for stem, towers in order.graphs():
-        session = opened(order.target, written[stem])
-        for tower in towers:
-            encode = _encode(order, session, towers, tower)
-            parity = gate.compared(order.model, tower, encode, samples[tower], allowed[tower], timed)
-            if not parity.passed:
-                raise ExportError(
-                    f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} "
-                    f"over {parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export "
-                    "another precision, or report it with the model's name."
-                )
-            found[tower] = parity
+    for tower in order.towers:
+        parity = gate.compared(order.model, tower, encoders[tower], samples[tower], allowed[tower], timed)
+        if not parity.passed:
+            raise ExportError(
+                f"the {tower} tower in {order.target.runtime} is not the model: worst cosine {parity.worst:.5f} over "
+                f"{parity.count} inputs, and {parity.threshold} is asked for; nothing was written. Export another "
+                "precision, or report it with the model's name."
+            )
+        found[tower] = parity
     return found
-
-
-def opened(target: Target, path: Path) -> Session:
-    """A graph in the runtime of `target`. Raises `ExportError` for a file that it does not load."""
-    try:
-        return target.open(path, torch.get_num_threads())
-    except Exception as error:  # the border to a runtime that is given a file it may not like
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"{target.runtime} does not load {path.name}: {reason}") from error
-
-
-def _encode(order: Order, session: Session, towers: tuple[str, ...], tower: str) -> gate.Encode:
-    """One tower of a graph, whose other inputs are whatever they may be."""
-    names, output = order.layout.inputs, order.layout.outputs[tower]
-    others = {names[other]: _example(order, other).numpy()[:1] for other in towers if other != tower}
-    kind = np.float32 if tower == "image" else torch.empty(0, dtype=order.layout.ids).numpy().dtype
-    return lambda array: session({names[tower]: np.ascontiguousarray(array, kind), **others}, output)
 
 
 def _write_companions(order: Order, folder: Path) -> None:
@@ -209,7 +104,7 @@ def _write_companions(order: Order, folder: Path) -> None:
         (folder / name).write_text(body, encoding="utf-8")
 
 
-def _report(order: Order, folder: Path, parity: Mapping[str, Parity], seconds: float) -> dict[str, Any]:
+def _report(order: Order, folder: Path, parity: Mapping[str, Parity]) -> dict[str, Any]:
     files = {
         str(file.relative_to(folder).as_posix()): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.rglob("*"))
@@ -227,7 +122,6 @@ def _report(order: Order, folder: Path, parity: Mapping[str, Parity], seconds: f
         "normalized": order.layout.normalize,
         "parity": {tower: one.to_dict() for tower, one in parity.items()},
         "threads": torch.get_num_threads(),
-        "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "files": files,
     }

@@ -9,7 +9,7 @@ from torch import nn
 from ..arithmetic.precisions import PRECISIONS
 from ..arithmetic.specs import QuantSpec
 from ..kernels.weights import LinearWeights
-from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, StaticIntegers
+from .recording import BlockedWeights, DequantizedWeights, DynamicIntegers, PlainIntegers, StaticIntegers
 
 Form = Callable[[LinearWeights], nn.Module]
 
@@ -34,6 +34,7 @@ TENSORRT: Mapping[str, Form] = {
     STATIC_SYMMETRIC: StaticIntegers,
     FP8: StaticIntegers,
 }
+MNN: Mapping[str, Form] = {WEIGHT_ONLY: PlainIntegers, BLOCKS: PlainIntegers, DYNAMIC: PlainIntegers}
 
 
 def kind_of(weights: QuantSpec, activations: QuantSpec | None) -> str | None:

@@ -93,7 +93,7 @@ def compared(model: Model, tower: str, encode: Encode, inputs: Tensor, threshold
     try:
         found = torch.from_numpy(np.concatenate([encode(one) for one in _parts(inputs)]))
     except Exception as error:  # the border to a runtime that is given a file it may not like
-        raise ExportError(f"the runtime cannot run the {tower} tower: {_first_line(error)}") from error
+        raise ExportError(f"the runtime cannot run the {tower} tower: {first_line(error)}") from error
     if found.shape != reference.shape:
         raise ExportError(f"the {tower} tower gives {list(found.shape)} in its runtime, {list(reference.shape)} here.")
     cosines = torch.cosine_similarity(found.double(), reference.double(), dim=-1)
@@ -126,5 +126,6 @@ def _times(
     return found
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows it."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -42,15 +42,33 @@ class Recorded(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
-class FloatProduct(Recorded):
-    """The dequantized weight as a float matrix: for runtimes that quantize weights themselves, to the same integers."""
+PLAIN_DOMAIN = "clipq"
+"""Of the operator that no runtime has: a converter of clipq's own finds it in the graph and replaces it."""
+
+
+class PlainIntegers(Recorded):
+    """`clipq.Linear`: integers int8 [out, in], scales and zero points float32 [out, blocks], as they are.
+
+    Attribute: the `bits` of the integers.
+    """
 
     def __init__(self, weights: LinearWeights):
         super().__init__(weights)
-        self.register_buffer("weight", weights.dequantized())
+        rows, self.bits = weights.shape[0], weights.spec.bits
+        self.register_buffer("weight", weights.integers.contiguous())
+        scale = weights.row_scale() if weights.row_scaled else weights.scale.float()
+        self.register_buffer("scale", scale.reshape(rows, -1).contiguous())
+        zero_point = None if weights.zero_point is None else weights.zero_point.float()
+        if zero_point is not None:
+            zero_point = zero_point.reshape(rows, -1).expand_as(self.scale).contiguous()
+        self.register_buffer("zero_point", zero_point)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), self.weight, self.bias).to(x.dtype)
+        inputs = (x.float(), self.weight, self.scale, *(() if self.zero_point is None else (self.zero_point,)))
+        shape = (*x.shape[:-1], self.out_features)
+        return self.with_bias(record(f"{PLAIN_DOMAIN}::Linear", inputs, torch.float32, shape, bits=self.bits)).to(
+            x.dtype
+        )
 
 
 class DequantizedWeights(Recorded):
@@ -144,8 +162,9 @@ class BlockedWeights(Recorded):
         super().__init__(weights)
         spec, (rows, width) = weights.spec, weights.shape
         self.bits, self.block = spec.bits, spec.group_size or _block(width)
-        blocks = width // self.block
-        unsigned = (weights.integers.to(torch.int16) - _lowest(spec)).to(torch.uint8).reshape(rows, blocks, self.block)
+        blocks = -(-width // self.block)
+        padded = F.pad(weights.integers, (0, blocks * self.block - width))
+        unsigned = (padded.to(torch.int16) - _lowest(spec)).to(torch.uint8).reshape(rows, blocks, self.block)
         packed = unsigned if self.bits == 8 else unsigned[..., 0::2] | (unsigned[..., 1::2] << 4)
         self.register_buffer("weight", packed.contiguous())
         self.register_buffer("scale", _each_block(weights.scale, rows, blocks))
@@ -167,8 +186,8 @@ def _lowest(spec: QuantSpec) -> int:
 
 
 def _block(width: int) -> int:
-    """The largest block that `MatMulNBits` takes and that divides a row of `width`; 0 where there is none."""
-    return next((size for size in (256, 128, 64, 32, 16) if width % size == 0), 0)
+    """The largest block that `MatMulNBits` takes and that divides a row of `width`; 32, the last not full, if none."""
+    return next((size for size in (256, 128, 64, 32, 16) if width % size == 0), 32)
 
 
 def _each_block(values: Tensor, rows: int, blocks: int) -> Tensor:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import unknown_name
-from . import forms, graphs, onnx_runtime, open_vino
+from ..models import Model
+from . import compressed, forms, graphs, mnn, onnx_runtime, open_vino
+from .gate import Encode
 
 Session = Callable[[Mapping[str, np.ndarray], str], np.ndarray]
 """A graph in its runtime: inputs by name, and the name of the output that is wanted."""
@@ -26,6 +28,7 @@ class Target:
 
     `convert`: from an ONNX file to the target's own files at a path without its ending, which come back; `suffix` is
     that of the first. `open`: one of them in the runtime of `runtime` (a distribution). `extra`: what installs all.
+    `folder`, for what is no graph: writes a model into a folder and opens it there; what it left float, and why.
     """
 
     about: str
@@ -33,11 +36,12 @@ class Target:
     packages: tuple[str, ...]
     runtime: str
     suffix: str
-    forms: Mapping[str, forms.Form]
-    convert: Callable[[Path, Path, Kinds], list[Path]] | None
-    open: Callable[[Path, int | None], Session]
+    forms: Mapping[str, forms.Form] | None = None
+    convert: Callable[[Path, Path, Kinds], list[Path]] | None = None
+    open: Callable[[Path, int | None], Session] | None = None
     floats: tuple[str, ...] = ("fp32", "fp16")
     opset: int = graphs.OPSET
+    folder: Callable[[Model, Path], tuple[Mapping[str, Encode], Mapping[str, str]]] | None = None
     note: str | None = None
 
 
@@ -55,7 +59,6 @@ TARGETS: Mapping[str, Target] = {
         runtime="onnxruntime",
         suffix=".onnx",
         forms=forms.ONNX_RUNTIME,
-        convert=None,
         open=onnx_runtime.open_graph,
     ),
     "openvino": Target(
@@ -68,6 +71,16 @@ TARGETS: Mapping[str, Target] = {
         convert=open_vino.convert,
         open=open_vino.open_graph,
     ),
+    "mnn": Target(
+        about="MNN: fp32, fp16, int8 and int4 weights, int8 products of rows quantized by the runtime",
+        extra="mnn",
+        packages=(*_GRAPH_PACKAGES, "MNN"),
+        runtime="MNN",
+        suffix=".mnn",
+        forms=forms.MNN,
+        convert=mnn.convert,
+        open=mnn.open_graph,
+    ),
     "tensorrt": Target(
         about="ONNX with explicit symmetric Q/DQ for trtexec: static int8 or fp8",
         extra="onnx",
@@ -75,9 +88,17 @@ TARGETS: Mapping[str, Target] = {
         runtime="onnxruntime",
         suffix=".onnx",
         forms=forms.TENSORRT,
-        convert=None,
         open=onnx_runtime.open_as_written,
         opset=graphs.FP8_OPSET,
         note="compared in ONNX Runtime; TensorRT itself was not run",
+    ),
+    "compressed-tensors": Target(
+        about="a folder that transformers loads without clipq, through the package compressed-tensors",
+        extra="compressed-tensors",
+        packages=("compressed_tensors",),
+        runtime="compressed-tensors",
+        suffix=".safetensors",
+        floats=(),
+        folder=compressed.write_and_open,
     ),
 }

@@ -29,7 +29,8 @@ from clipq.description import described_environment
 from clipq.errors import ClipqError, ClipqWarning
 from clipq.evaluation import load_task
 from clipq.evaluation.data import task_images
-from clipq.exports import exporting
+from clipq.evaluation.prompts import templates
+from clipq.exports import graph_files
 from clipq.exports.targets import TARGETS
 from clipq.inputs.images import decode
 from clipq.resources import append_line
@@ -60,8 +61,9 @@ class Data:
         images = task_images(task, data)
         entries = images.entries[:: max(1, len(images) // limit)] if limit else images.entries
         pixels = torch.stack([model.preprocess(decode(entry)) for entry in entries])
-        prompts = [template.format(c=one) for one in images.classes for template in task.templates]
-        ids = model.tokenizer(prompts).view(len(images.classes), len(task.templates), -1)
+        forms = templates(task)
+        ids = model.tokenizer([form(one) for one in images.classes for form in forms])
+        ids = ids.view(len(images.classes), len(forms), -1)
         return cls(pixels, ids, torch.tensor([entry.label for entry in entries]))
 
 
@@ -91,7 +93,7 @@ def exported_answers(folder: Path, to: str, data: Data, report: dict[str, Any]) 
     target = TARGETS[to]
 
     def encoder(tower: str) -> Any:
-        session = exporting.opened(target, folder / f"{tower}{target.suffix}")
+        session = graph_files.opened(target, folder / f"{tower}{target.suffix}")
         name, output = report["inputs"][tower], report["outputs"][tower]
         return lambda part: torch.from_numpy(np.array(session({name: part.numpy()}, output)))
 
@@ -121,6 +123,17 @@ def measured(model: clipq.Model, to: str, data: Data, own: Answers) -> dict[str,
     }
 
 
+def told(line: dict[str, Any]) -> str:
+    """A line of results as one to read."""
+    worst = " / ".join(f"{line[f'{tower}_cosine']['worst']:.5f}" for tower in ("image", "text"))
+    speed = line["export"]["parity"]["image"]
+    return (
+        f"{line['to']:10s} {line['precision']:22s} top-1 {line['top1']:.4f} (clipq {line['clipq_top1']:.4f})  agreement "
+        f"{line['agreement']:.4f}  worst {worst}  {line['graph_bytes'] / 1e6:.1f} MB  {speed['ms']} ms "
+        f"(clipq {speed['clipq_ms']})"
+    )
+
+
 def main() -> None:
     """Measure what is asked for, and append each line as soon as it is there."""
     args = parse_args()
@@ -137,13 +150,7 @@ def main() -> None:
             except ClipqError as error:
                 print(f"{to:10s} {precision:22s} {error}", flush=True)
                 continue
-            speed = line["export"]["parity"]["image"]
-            print(
-                f"{to:10s} {precision:22s} top-1 {line['top1']:.4f} (clipq {line['clipq_top1']:.4f})  agreement "
-                f"{line['agreement']:.4f}  worst cosine {line['image_cosine']['worst']:.5f}  {line['graph_bytes'] / 1e6:.1f} MB  "
-                f"{speed['ms']} ms (clipq {speed['clipq_ms']})",
-                flush=True,
-            )
+            print(told(line), flush=True)
             if args.output:
                 append_line(args.output, json.dumps(line))
 

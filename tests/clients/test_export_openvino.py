@@ -10,7 +10,7 @@ from tiny_models import build
 
 import clipq
 from clipq.errors import ExportError
-from clipq.exports import exporting, targets
+from clipq.exports import exporting, graph_files, targets
 
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
@@ -52,7 +52,7 @@ def test_a_foreign_file_does_not_open(tmp_path, body):
     (tmp_path / "image.xml").write_bytes(body)
     target = targets.TARGETS["openvino"]
     with pytest.raises(ExportError, match="openvino does not load"):
-        exporting.opened(target, tmp_path / "image.xml")
+        graph_files.opened(target, tmp_path / "image.xml")
 
 
 def test_int4_is_refused(tmp_path):

@@ -11,7 +11,17 @@ TITLES = {"deit-clip": "DeiT-Tiny CLIP, ImageNet photos", "clipq-tiny": "clipq-t
 """The files `exports-NAME.jsonl` that are shown, in order, and what they are called."""
 
 NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "tensorrt": "TensorRT's graph, in ONNX Runtime"}
-HEAD = ("runtime", "precision", "top-1", "same answer", "cosine", "worst", "MB", "ms an image, batch 1 / 8", "clipq's ms")
+HEAD = (
+    "runtime",
+    "precision",
+    "top-1",
+    "same answer",
+    "cosine",
+    "worst",
+    "MB",
+    "ms an image, batch 1 / 8",
+    "clipq's ms",
+)
 
 Line = dict[str, Any]
 

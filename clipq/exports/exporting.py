@@ -84,7 +84,10 @@ def _written(order: Order, folder: Path) -> tuple[Mapping[str, gate.Encode], Map
 
 def _compare(order: Order, encoders: Mapping[str, gate.Encode], data: Any, timed: bool) -> dict[str, Parity]:
     """Raises `ExportError` for the first tower that does not pass."""
-    samples, allowed = gate.samples(order.model, order.towers, data), gate.thresholds(order.model)
+    samples, allowed = (
+        gate.samples(order.model, order.towers, data),
+        gate.thresholds(order.model, order.target.rounds_rows),
+    )
     found = {}
     for tower in order.towers:
         parity = gate.compared(order.model, tower, encoders[tower], samples[tower], allowed[tower], timed)

@@ -66,9 +66,8 @@ class PlainIntegers(Recorded):
     def forward(self, x: Tensor) -> Tensor:
         inputs = (x.float(), self.weight, self.scale, *(() if self.zero_point is None else (self.zero_point,)))
         shape = (*x.shape[:-1], self.out_features)
-        return self.with_bias(record(f"{PLAIN_DOMAIN}::Linear", inputs, torch.float32, shape, bits=self.bits)).to(
-            x.dtype
-        )
+        y = record(f"{PLAIN_DOMAIN}::Linear", inputs, torch.float32, shape, bits=self.bits)
+        return self.with_bias(y).to(x.dtype)
 
 
 class DequantizedWeights(Recorded):

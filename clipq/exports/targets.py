@@ -28,6 +28,7 @@ class Target:
 
     `convert`: from an ONNX file to the target's own files at a path without its ending, which come back; `suffix` is
     that of the first. `open`: one of them in the runtime of `runtime` (a distribution). `extra`: what installs all.
+    `rounds_rows`: whether it quantizes the inputs of dynamic linears in a way of its own.
     `folder`, for what is no graph: writes a model into a folder and opens it there; what it left float, and why.
     """
 
@@ -42,6 +43,7 @@ class Target:
     floats: tuple[str, ...] = ("fp32", "fp16")
     opset: int = graphs.OPSET
     folder: Callable[[Model, Path], tuple[Mapping[str, Encode], Mapping[str, str]]] | None = None
+    rounds_rows: bool = False
     note: str | None = None
 
 
@@ -70,6 +72,7 @@ TARGETS: Mapping[str, Target] = {
         forms=forms.OPENVINO,
         convert=open_vino.convert,
         open=open_vino.open_graph,
+        rounds_rows=True,
     ),
     "mnn": Target(
         about="MNN: fp32, fp16, int8 and int4 weights, int8 products of rows quantized by the runtime",
@@ -80,6 +83,7 @@ TARGETS: Mapping[str, Target] = {
         forms=forms.MNN,
         convert=mnn.convert,
         open=mnn.open_graph,
+        rounds_rows=True,
     ),
     "tensorrt": Target(
         about="ONNX with explicit symmetric Q/DQ for trtexec: static int8 or fp8",

@@ -128,8 +128,8 @@ def told(line: dict[str, Any]) -> str:
     worst = " / ".join(f"{line[f'{tower}_cosine']['worst']:.5f}" for tower in ("image", "text"))
     speed = line["export"]["parity"]["image"]
     return (
-        f"{line['to']:10s} {line['precision']:22s} top-1 {line['top1']:.4f} (clipq {line['clipq_top1']:.4f})  agreement "
-        f"{line['agreement']:.4f}  worst {worst}  {line['graph_bytes'] / 1e6:.1f} MB  {speed['ms']} ms "
+        f"{line['to']:10s} {line['precision']:22s} top-1 {line['top1']:.4f} (clipq {line['clipq_top1']:.4f})  "
+        f"agreement {line['agreement']:.4f}  worst {worst}  {line['graph_bytes'] / 1e6:.1f} MB  {speed['ms']} ms "
         f"(clipq {speed['clipq_ms']})"
     )
 

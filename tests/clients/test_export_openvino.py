@@ -18,7 +18,7 @@ pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.clients
 
 WORST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.999, "int8-weight-only": 0.99999, "int8-static": 0.998}
-GROUPS = {"int8": "128", "int8-weight-only": "0", "fp32": None}
+GROUPS = {"int8": "32", "int8-weight-only": "0", "fp32": None}
 
 
 def exported(folder: Path, precision: str, name: str = "transformers CLIP") -> exporting.Export:

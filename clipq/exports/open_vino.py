@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 _GROUPS = {"dynamic": 32, "weight-only": 0}
-"""The inputs that share a scale where the runtime quantizes rows; groups of 128 are a few percent faster, with 1.6 times
-the error. 0: rows stay float. OpenVINO itself would quantize the rows of every int8 weight.
+"""The inputs that share a scale where the runtime quantizes rows; groups of 128 are a few percent faster, with 1.6
+times the error. 0: rows stay float. OpenVINO itself would quantize the rows of every int8 weight.
 """
 _EXACT: Mapping[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
 """Else what stays float is computed in bf16 where the processor has that, and what is measured is another model."""

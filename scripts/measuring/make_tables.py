@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from result_tables import accuracy, hosts, peer_pages, vectors
+from result_tables import accuracy, exports, hosts, peer_pages, vectors
 from result_tables.markdown import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ PAGES: dict[str, dict[str, Section]] = {
     "eval/SPEED.md": {"peers": peer_pages.pages, "hosts": through_hosts},
     "eval/README.md": {"results": accuracy.full_tables},
     "docs/use-it-with.md": {"vectors": vectors.tables},
+    "docs/exports.md": {"exports": exports.tables},
     "docs/precisions.md": {"precisions": accuracy.precisions_table},
 }
 

@@ -56,12 +56,12 @@ class Data:
     labels: Tensor
 
     @classmethod
-    def of(cls, model: clipq.Model, name: str, data: Path | None, limit: int | None) -> Data:
-        task = load_task(name)
-        images = task_images(task, data)
+    def of(cls, model: clipq.Model, args: argparse.Namespace) -> Data:
+        task, limit = load_task(args.task), args.limit
+        images = task_images(task, args.data)
         entries = images.entries[:: max(1, len(images) // limit)] if limit else images.entries
         pixels = torch.stack([model.preprocess(decode(entry)) for entry in entries])
-        forms = templates(task)
+        forms = templates(task)[: args.templates]
         ids = model.tokenizer([form(one) for one in images.classes for form in forms])
         ids = ids.view(len(images.classes), len(forms), -1)
         return cls(pixels, ids, torch.tensor([entry.label for entry in entries]))
@@ -139,7 +139,7 @@ def main() -> None:
     args = parse_args()
     warnings.simplefilter("ignore", ClipqWarning)
     base = clipq.load(args.model, "fp32")
-    data = Data.of(base, args.task, args.data, args.limit)
+    data = Data.of(base, args)
     asked = [one.split(":") for one in args.only] or [(to, name) for to, names in ALL.items() for name in names]
     for precision in dict.fromkeys(name for _, name in asked):
         model = clipq.quantize(clipq.load(args.model, "fp32"), precision)
@@ -162,6 +162,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--task", required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, help="at most about so many pictures, evenly chosen")
+    parser.add_argument("--templates", type=int, help="of the task, the first so many (default: all)")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="TARGET:PRECISION,...")
     parser.add_argument("--output", type=Path, help="the .jsonl file to append to")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Every block of docs/use-it-with.md runs as it stands, with small models in place of those of the hub."""
+"""Every block of Python in docs/ runs as it stands, with small models in place of those of the hub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "use-it-with.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = (DOCS / "use-it-with.md", DOCS / "exports.md")
 EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark", "compressed_tensors"}
-"""What `pip install 'clipq[clients]'` brings."""
+EXTRA |= {"onnxruntime", "openvino", "MNN"}
+"""What clipq's extras bring."""
 
 STAND_INS = {
     "openai/clip-vit-base-patch32": "{transformers}",
@@ -26,7 +28,8 @@ STAND_INS = {
 
 def blocks() -> list[pytest.param]:
     found, heading = [], ""
-    for part in re.finditer(r"^## ([^\n]+)$|^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    for part in re.finditer(r"^## ([^\n]+)$|^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         heading = part[1] or heading
         if code := part[2]:
             marks = [pytest.mark.clients] if imports(code) & EXTRA or starts_processes(code) else []
@@ -51,7 +54,7 @@ def starts_processes(code: str) -> bool:
 
 def run(code: str, place: Path) -> None:
     if not starts_processes(code):
-        exec(compile(code, PAGE.name, "exec"), {"__name__": "__main__"})
+        exec(compile(code, "a block", "exec"), {"__name__": "__main__"})
         return
     (place / "block.py").write_text(code, "utf-8")
     subprocess.run([sys.executable, "block.py"], cwd=place, check=True, timeout=120)
@@ -71,5 +74,5 @@ def test_a_block_runs_as_it_stands(code, place, clip_folder, open_clip_folder, c
 
 def test_the_page_names_what_the_table_replaces():
     assert len(blocks()) > 8
-    text = PAGE.read_text("utf-8")
+    text = PAGES[0].read_text("utf-8")
     assert [name for name in STAND_INS if name not in text] == []

@@ -32,8 +32,8 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-clients: pyproject.toml | $(BIN)/pip
-	@echo 'Installing clipq, its tools and the packages of docs/use-it-with.md into $(VENV)'
-	$(BIN)/pip install -qq -e '.[dev,clients]'
+	@echo 'Installing clipq, its tools and the packages of docs/ into $(VENV)'
+	$(BIN)/pip install -qq -e '.[dev,clients,onnx,openvino,mnn]'
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed
 
 $(BIN)/pip:

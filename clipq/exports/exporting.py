@@ -15,6 +15,7 @@ from torch import nn
 
 from ..description import described_model
 from ..errors import ExportError
+from ..files.header import EXPORT_REPORT
 from ..machine import peak_memory_bytes
 from ..models import Model
 from ..resources import output_folder
@@ -25,8 +26,6 @@ from .gate import Parity
 from .graph_files import write_and_open
 from .orders import Order, order_of
 from .packages import needed, version
-
-REPORT = "clipq-export.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def export(
         taken = time.perf_counter() - begun
         parity = _compare(order, encoders, data, timed)
         report = {**_report(order, folder, parity), "left_float": dict(left), "seconds": round(taken, 1)}
-        (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (folder / EXPORT_REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Export(Path(path), {name: one["bytes"] for name, one in report["files"].items()}, parity, report)
 
 

@@ -26,6 +26,8 @@ DATA_HASH_KEY = "clipq.data_sha256"
 HEADER_HASH_KEY = "clipq.header_sha256"
 NO_HASH = "0" * 64  # stands in for a hash while it is computed
 MODEL_FILE = "model.safetensors"
+EXPORT_REPORT = "clipq-export.json"
+"""In every folder that `clipq.export` wrote: what was measured of it."""
 GUARDED_FILE = "clipq.safetensors"
 """The model file of a folder that transformers would read as well: one that nobody takes for float weights.
 

@@ -15,7 +15,7 @@ from ..arithmetic.schemes import Scheme
 from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
-from ..files.header import VERSION_KEY, DamagedError, locate, model_file, read_header
+from ..files.header import EXPORT_REPORT, VERSION_KEY, DamagedError, locate, model_file, read_header
 from ..files.saving import file_in, is_clipq_config
 from ..methods.quantization import quantize
 from ..methods.recipes import Recipe
@@ -26,6 +26,7 @@ from .sources import load_open_clip, load_transformers
 from .worth import measure
 
 _DEFAULT = "int8"
+_GRAPHS = (".onnx", ".xml", ".mnn")
 
 
 def load(
@@ -54,6 +55,7 @@ def load(
     auto_towers(precision)  # a wrong name is found before anything is read
     device = usable_device(device)
     path = Path(name_or_path)
+    _refuse_export(path)
     if _is_clipq(path):
         return _from_file(path, precision, device)
     if pretrained is None and registry.is_known(str(name_or_path)):
@@ -120,6 +122,15 @@ def _is_clipq(path: Path) -> bool:
         file = model_file(path)
         return file.is_file() and _has_mark(file)
     return path.suffix == ".safetensors"
+
+
+def _refuse_export(path: Path) -> None:
+    """Raise `CheckpointError` for what is for another runtime: `clipq.export` has no way back."""
+    if (path.suffix in _GRAPHS and path.is_file()) or (path / EXPORT_REPORT).is_file():
+        raise CheckpointError(
+            f"{path} is a model for another runtime, which clipq writes and does not read: docs/exports.md says how to "
+            "run it. Load the model that it was exported from."
+        )
 
 
 def _has_mark(file: Path, limit: int = 1 << 24) -> bool:

@@ -11,7 +11,8 @@ import torch
 from export_helpers import export, model
 
 import clipq
-from clipq.exports import copies, exporting, gate, graphs, packages
+from clipq.exports import copies, gate, graphs, packages
+from clipq.files.header import EXPORT_REPORT
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -124,7 +125,7 @@ def test_large_weights_lie_beside_the_graph(tmp_path, monkeypatch):
 
 def test_the_report_says_what_was_measured(tmp_path):
     found = clipq.export(model(), tmp_path / "out")
-    report = json.loads((tmp_path / "out" / exporting.REPORT).read_text("utf-8"))
+    report = json.loads((tmp_path / "out" / EXPORT_REPORT).read_text("utf-8"))
     assert report == found.report
     assert report["runtime"] == {"onnxruntime": packages.version("onnxruntime")}
     assert report["parity"]["image"]["count"] == gate.SAMPLES

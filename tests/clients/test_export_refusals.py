@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from export_helpers import export, model
 
-from clipq.errors import ExportError, MissingPackageError, OutputError, SchemeError, UnknownNameError
+import clipq
+from clipq.errors import CheckpointError, ExportError, MissingPackageError, OutputError, SchemeError, UnknownNameError
 from clipq.exports import forms, gate, layouts, orders, packages, targets
 
 pytest.importorskip("onnxruntime")
@@ -106,3 +107,10 @@ def test_the_command_line_offers_every_target_and_layout():
 def test_every_target_has_forms_for_some_precisions():
     for target in targets.TARGETS.values():
         assert target.folder or forms.precisions_for(target.forms)
+
+
+def test_an_export_is_not_read_back(tmp_path):
+    export(model(), tmp_path / "out", towers=("image",))
+    for path in (tmp_path / "out", tmp_path / "out" / "image.onnx"):
+        with pytest.raises(CheckpointError, match="is a model for another runtime, which clipq writes and does not"):
+            clipq.load(path)

@@ -42,7 +42,7 @@ def refuse_tracing() -> None:
         raise QuantizationError(
             "torch.jit.trace and torch.onnx.export(dynamo=False) would record the result of this one int8 call as a "
             "constant, the same for every input. Use torch.export.export, which keeps clipq's operators; "
-            "`clipq export`, to ONNX and others, is planned for a later version of clipq."
+            "to ONNX and other runtimes, `clipq export` or clipq.export(model, folder, to='onnx')."
         )
 
 

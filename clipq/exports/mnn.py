@@ -80,7 +80,7 @@ def convert(graph: Path, stem: Path, kinds: Collection[str]) -> list[Path]:
     """Write STEM.mnn, and above 2 GB its weights beside it. Raises `ExportError` for what MNN cannot express."""
     import onnx_ir as ir
 
-    path = stem.with_name(f"{stem.name}.mnn")
+    path = stem.resolve().with_name(f"{stem.name}.mnn")  # the converter runs in a folder of its own
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".mnn-") as scratch:
         model = ir.load(graph)
         linears = _take_linears(model.graph)

@@ -45,7 +45,7 @@ def test_embeddings_in_mnn(name, precision, least, tmp_path):
 
 
 def test_both_towers_in_one_graph(tmp_path):
-    found = exported("open_clip CLIP", "int8-weight-only", tmp_path, together=True)
+    found = exported("open_clip CLIP", "int8-weight-only", tmp_path, layout="together")
     assert set(found.parity) == {"image", "text"}
     assert min(parity.worst for parity in found.parity.values()) >= 0.99999
 

@@ -30,7 +30,7 @@ def through_hosts(folder: Path) -> str:
 
 
 PAGES: dict[str, dict[str, Section]] = {
-    "README.md": {"speed": peer_pages.short_table, "accuracy": accuracy.short_table},
+    "README.md": {"speed": peer_pages.short_table, "accuracy": accuracy.short_table, "exports": exports.short_table},
     "eval/SPEED.md": {"peers": peer_pages.pages, "hosts": through_hosts},
     "eval/README.md": {"results": accuracy.full_tables},
     "docs/use-it-with.md": {"vectors": vectors.tables},

@@ -23,6 +23,15 @@ HEAD = (
     "clipq's ms",
 )
 
+SHORT = (
+    *(("onnx", name) for name in ("fp16", "int8", "int8-weight-only", "int4-gptq")),
+    *(("openvino", name) for name in ("fp16", "int8", "int8-static")),
+    ("mnn", "int8"),
+    ("tensorrt", "int8-static-symmetric"),
+)
+"""The rows of the front page, of the first model."""
+SHORT_HEAD = ("runs in", "precision", "same answer as clipq", "worst cosine", "MB", "times clipq's ms, batch 8")
+
 Line = dict[str, Any]
 
 
@@ -30,6 +39,22 @@ def tables(folder: Path) -> str:
     """A table a model, the newest line of each export."""
     found = {title: current(folder / f"exports-{name}.jsonl") for name, title in TITLES.items()}
     return "\n\n".join(model_table(title, lines) for title, lines in found.items() if lines)
+
+
+def short_table(folder: Path) -> str:
+    """The front page's: of one model, each runtime's usual precisions."""
+    name, title = next(iter(TITLES.items()))
+    lines = {(line["to"], line["precision"]): line for line in current(folder / f"exports-{name}.jsonl")}
+    shown = [lines[key] for key in SHORT if key in lines]
+    about = f"{title}, n = {shown[0]['n']}; {shown[0]['environment']['processor']}, in turns on a busy machine."
+    return f"{table(SHORT_HEAD, [short_row(line) for line in shown])}\n\n{about}"
+
+
+def short_row(line: Line) -> list[str]:
+    name, precision, _, agreement, _, worst, size, *_ = table_row(line)
+    speed = line["export"]["parity"]["image"]
+    ratio = f"{speed['ms']['8'] / speed['clipq_ms']['8']:.1f}" if line["to"] != "tensorrt" else ""
+    return [name, precision, agreement, worst, size, ratio]
 
 
 def current(path: Path) -> list[Line]:

@@ -60,7 +60,7 @@ REFUSALS: list[tuple[type[ClipqError], str, Callable[[], object]]] = [
     (SchemeError, "embeddings are int8 with one symmetric scale a row", lambda: Scheme("mine", embeddings=TOKEN)),
     (
         UnknownNameError,
-        "unknown precision 'int-8'. Did you mean 'int8'? Allowed: bf16, fp16, fp32, fp8, int2,",
+        "unknown precision 'int-8'. Did you mean 'int8'? Allowed: bf16, fp16, fp32, fp8, fp8-static, int2,",
         lambda: resolve("int-8"),
     ),
     (UnknownNameError, "Or pass a clipq.Scheme.", lambda: resolve("none of these")),

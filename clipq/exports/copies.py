@@ -26,7 +26,7 @@ def exportable(model: Model, towers: Sequence[str], forms: Mapping[str, Form], t
     Raises `ExportError`, naming the layer, for a linear of `towers` that has no form in such a file.
     """
     shared = {id(one): one for one in model.module.buffers()}
-    module = copy.deepcopy(model.module, shared).eval().requires_grad_(False)
+    module = copy.deepcopy(model.module, shared).cpu().eval().requires_grad_(False)
     uninstall(module)
     _widen(module, model)
     for name, part in list(module.named_modules()):

@@ -63,7 +63,7 @@ def samples(model: Model, towers: Sequence[str], given: Any = None) -> dict[str,
             found[tower] = _made_up(model, tower)
         else:
             whole = torch.cat(list(inputs_of(model, [tower], None if source is None else {tower: source})[tower]))
-            found[tower] = whole[:: max(1, len(whole) // SAMPLES)][:SAMPLES]
+            found[tower] = whole[:: max(1, len(whole) // SAMPLES)][:SAMPLES].cpu()
     return found
 
 

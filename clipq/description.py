@@ -20,7 +20,7 @@ def described_model(model: Model) -> dict:
     """Name, precision per tower, where the weights came from, and what they are computed with."""
     source = dict(model.source)
     return {
-        "name": _name(source),
+        "name": model_name(model),
         "precision": {tower: str(name) for tower, name in model.precision.items()},
         "source": source,
         "fingerprint": model.fingerprint(),
@@ -29,7 +29,9 @@ def described_model(model: Model) -> dict:
     }
 
 
-def _name(source: Mapping) -> str:
+def model_name(model: Model) -> str:
+    """What a model is called, from where it came from; unlike `described_model` this reads no tensor."""
+    source = model.source
     if source.get("name"):
         return str(source["name"])
     return "/".join(str(source[key]) for key in ("arch", "tag") if source.get(key)) or "unnamed"

@@ -58,6 +58,11 @@ class ClipqWarning(UserWarning):
     """Something works, but not as well as the user would expect."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without what follows it; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def unknown_name(kind: str, value: object, allowed: Iterable[str], hint: str = "") -> UnknownNameError:
     """The error for `value` not being one of `allowed`: names the nearest match, the choices and what to do."""
     names = sorted(map(str, allowed))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import ClipqError, OutputError
 
@@ -126,6 +128,11 @@ def output_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise unwritten(target, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """The text of a small JSON file that people read: indented, its keys in order."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 def unwritten(target: str | os.PathLike[str], error: Exception, then: str = "") -> OutputError:

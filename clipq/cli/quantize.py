@@ -105,7 +105,7 @@ def _budget_of(args: argparse.Namespace) -> dict[str, float | str]:
 def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | str]) -> Mixture:
     """What was chosen within the budget, after a table and a picture of what else there was."""
     from .. import plots
-    from ..description import described_model
+    from ..description import model_name
     from ..mixing.mixing import mix
 
     settled = {tower: getattr(args, tower) for tower in model.towers if getattr(args, tower)}
@@ -116,7 +116,7 @@ def _chosen(args: argparse.Namespace, model: Model, budget: dict[str, float | st
     drop, changed = f"{values['drop']:.2f} points", show.percent(values["changed"])
     print(f"*, on data that the search did not see: cosine {values['cosine']:.4f}, {changed} changed, drop {drop}")
     if args.plot:
-        path = plots.save(plots.front(found, described_model(model)["name"]), args.plot)
+        path = plots.save(plots.front(found, model_name(model)), args.plot)
         show.note(f"the plot: {path.resolve()}")
     return found
 

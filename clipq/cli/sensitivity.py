@@ -33,7 +33,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from .. import plots
-    from ..description import described_model
+    from ..description import model_name
     from ..mixing.sensitivity import sensitivity
 
     if args.plot:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         show.note(f"the numbers: {found.save(args.output).resolve()}")
     if args.plot:
-        figure = plots.sensitivities(found, described_model(model)["name"])
+        figure = plots.sensitivities(found, model_name(model))
         show.note(f"the plot: {plots.save(figure, args.plot).resolve()}")
     return 0
 

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arithmetic import packing
 from ..arithmetic.specs import QuantSpec
 from ..errors import ExportError
 from ..hosts.base import host_class
-from ..hosts.transformers import TransformersHost
+from ..hosts.transformers import TransformersHost, own_config
 from ..inputs import portable
 from ..models import Model
 from ..modules.layers import QEmbedding, QLinear, QuantizedModule
 from ..modules.state import weights
-from ..resources import atomic_path
+from ..resources import atomic_path, json_text
 
 _FILE = "model.safetensors"
 _KINDS = (QLinear, QEmbedding)
@@ -46,20 +46,20 @@ def write_compressed(model: Model, folder: Path) -> dict[str, str]:
             f"compressed-tensors folders are read by transformers, and this is a {model.host.name} model; quantize the "
             "transformers model of the same weights, or export to another target."
         )
-    found = {name: part for name, part in model.module.named_modules() if _is_quantized(part)}
+    found = {name: part for name, part in model.module.named_modules() if isinstance(part, QuantizedModule)}
     reasons = {name: why for name, part in found.items() if (why := _obstacle(name, part, model))}
-    if not set(found) - set(reasons):
+    kept = {name: part for name, part in found.items() if name not in reasons}
+    if not kept:
         most = Counter(reasons.values()).most_common(1)
         why = most[0][0] if most else f"it is {model.precision_name}"
         raise ExportError(
             f"nothing of this model can be kept in integers by compressed-tensors: {why}. Precisions that can: int8, "
             "int8-symmetric, int8-static, int8-weight-only, fp8, int4, w4a8."
         )
-    tensors = _tensors(model, {name: part for name, part in found.items() if name not in reasons})
+    tensors = _tensors(model, kept)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / _FILE, tensors)
-    kept = {name: part for name, part in found.items() if name not in reasons}
-    for name, text in {"config.json": _json(_config(model, kept)), **_companions(model)}.items():
+    for name, text in {"config.json": json_text(_config(model, kept)), **_companions(model)}.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return reasons
@@ -101,10 +101,6 @@ def open_compressed(folder: Path) -> dict[str, Callable[[Any], Any]]:
 
 
 # -- what the format can say --
-
-
-def _is_quantized(part: nn.Module) -> bool:
-    return isinstance(part, QuantizedModule)
 
 
 def _obstacle(name: str, part: QuantizedModule, model: Model) -> str | None:
@@ -235,7 +231,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _config(model: Model, kept: Mapping[str, QuantizedModule]) -> dict[str, Any]:
-    values = {k: v for k, v in model.config.items() if k != "class"}
+    values = own_config(model.config)
     for part in (values, *(values[key] for key in _TOWERS if isinstance(values.get(key), dict))):
         part["dtype"] = "float32"
     for key, prefix in _TOWERS.items():
@@ -280,9 +276,5 @@ def _either(name: str, prefix: str) -> str:
 def _companions(model: Model) -> dict[str, str]:
     files = {}
     if model.preprocessing:
-        files["preprocessor_config.json"] = _json(portable.image_processor(model.preprocessing))
+        files["preprocessor_config.json"] = json_text(portable.image_processor(model.preprocessing))
     return {**files, **(portable.tokenizer_files(model.tokenizer_spec) if model.tokenizer_spec else {})}
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"

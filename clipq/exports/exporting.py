@@ -108,7 +108,7 @@ def _write_companions(order: Order, folder: Path) -> None:
 
 def _report(order: Order, folder: Path, parity: Mapping[str, Parity]) -> dict[str, Any]:
     files = {
-        str(file.relative_to(folder).as_posix()): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 from ..methods.calibration import inputs_of
 from ..models import Model
 from ..timing import alternate
@@ -123,8 +123,3 @@ def _times(
         for place, ms in enumerate(samples):
             found[place][str(len(batch))] = round(statistics.median(ms) / len(batch), 3)
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without what follows it."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..description import described_model
-from ..errors import ExportError
+from ..description import model_name
+from ..errors import ExportError, first_line
 from ..version import VERSION
 from .copies import Tower, Towers, example, exportable
-from .gate import Encode, first_line
+from .gate import Encode
 from .graphs import write_graph
 from .orders import Order
 from .targets import Session, Target
@@ -20,10 +20,9 @@ from .targets import Session, Target
 
 def write_and_open(order: Order, folder: Path) -> dict[str, Encode]:
     """Write every graph of `order` into `folder`; each tower as its runtime runs it."""
-    found = {}
-    for stem, path in _write(order, folder).items():
-        session = opened(order.target, path)
-        towers = dict(order.graphs())[stem]
+    written, found = _write(order, folder), {}
+    for stem, towers in order.graphs():
+        session = opened(order.target, written[stem])
         found |= {tower: _encode(order, session, towers, tower) for tower in towers}
     return found
 
@@ -56,9 +55,8 @@ def _example(order: Order, tower: str) -> torch.Tensor:
 
 
 def _about(order: Order, towers: tuple[str, ...]) -> dict[str, str]:
-    described = described_model(order.model)
-    precision = {tower: described["precision"][tower] for tower in towers}
-    return {"clipq": json.dumps({"version": VERSION, "name": described["name"], "precision": precision})}
+    precision = {tower: order.model.precision[tower] for tower in towers}
+    return {"clipq": json.dumps({"version": VERSION, "name": model_name(order.model), "precision": precision})}
 
 
 def opened(target: Target, path: Path) -> Session:

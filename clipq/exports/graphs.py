@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..errors import ExportError, first_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -66,8 +66,7 @@ def _traced(tower: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[st
                 verbose=False,
             )
     except Exception as error:  # the border to a tracer that is given whatever model users have
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"torch cannot trace this model: {reason}") from error
+        raise ExportError(f"torch cannot trace this model: {first_line(error)}") from error
 
 
 def _statistics_in_float32(graph: onnx_ir.Graph) -> None:

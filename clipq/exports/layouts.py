@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,11 @@ from typing import Any
 import torch
 
 from ..errors import ExportError, unknown_name
+from ..hosts.open_clip_text import NOT_OPEN_CLIPS
+from ..hosts.transformers import own_config
 from ..inputs.portable import image_processor, tokenizer_files
 from ..models import Model
+from ..resources import json_text
 from .copies import INPUTS, OUTPUTS
 
 Files = dict[str, str]
@@ -61,7 +63,7 @@ def _hugging_face(model: Model, towers: Sequence[str]) -> Files:
     """preprocessor_config.json and the tokenizer's files, as far as the model came with them."""
     files: Files = {}
     if "image" in towers and model.preprocessing:
-        files["preprocessor_config.json"] = _json(image_processor(model.preprocessing))
+        files["preprocessor_config.json"] = json_text(image_processor(model.preprocessing))
     if "text" in towers and model.tokenizer_spec is not None:
         files |= _tokenizer(model)
     return files
@@ -83,13 +85,13 @@ def _tokenizer(model: Model) -> Files:
 
 
 def _transformers_js(model: Model, towers: Sequence[str]) -> Files:
-    return {**_hugging_face(model, towers), "config.json": _json(_config(model))}
+    return {**_hugging_face(model, towers), "config.json": json_text(_config(model))}
 
 
 def _config(model: Model) -> dict[str, Any]:
     """What chooses the class in transformers.js: the model's own configuration, or for others that of a CLIP."""
     if model.host.name == "transformers":
-        return {k: v for k, v in model.config.items() if k != "class"}
+        return own_config(model.config)
     shape = model.host.pixel_shape(model.module)
     vision = {"model_type": "clip_vision_model", "image_size": shape[-1]}
     text = {"model_type": "clip_text_model", "max_position_embeddings": model.host.context_length(model.module)}
@@ -104,13 +106,9 @@ def _immich(model: Model, towers: Sequence[str]) -> Files:
             "use layout='plain', or load the model by name with clipq.load."
         )
     settings = {k: v for k, v in model.preprocessing.items() if k != "kind"}
-    config = {k: v for k, v in model.config.items() if k not in ("arch", "hf_text_config")}
-    files = {"config.json": _json(config), "visual/preprocess_cfg.json": _json(settings)}
+    config = {k: v for k, v in model.config.items() if k not in NOT_OPEN_CLIPS}
+    files = {"config.json": json_text(config), "visual/preprocess_cfg.json": json_text(settings)}
     return {**files, **{f"textual/{name}": body for name, body in _tokenizer(model).items()}}
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
 LAYOUTS: Mapping[str, Layout] = {

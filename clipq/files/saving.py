@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,8 +14,9 @@ from ..arithmetic.schemes import Scheme
 from ..arithmetic.specs import QuantSpec
 from ..errors import CheckpointError
 from ..hosts.open_clip_text import NOT_OPEN_CLIPS
+from ..hosts.transformers import own_config
 from ..models import Model
-from ..resources import atomic_path, output_folder
+from ..resources import atomic_path, json_text, output_folder
 from ..version import VERSION
 from ..zoo import hub
 from .cards import model_card
@@ -84,20 +84,20 @@ def save_into(model: Model, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "config.json") as temporary:
-            temporary.write_text(_json(_config(model)), encoding="utf-8")
+            temporary.write_text(json_text(_config(model)), encoding="utf-8")
             write(model, folder / GUARDED_FILE)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error}. Make room, or write somewhere else.") from error
 
 
 def _companions(model: Model, results: Mapping[str, Any]) -> dict[str, str]:
-    files = {"README.md": model_card(model, results), "config.json": _json(_config(model))}
+    files = {"README.md": model_card(model, results), "config.json": json_text(_config(model))}
     if model.host.name == "open_clip":
         preprocessing = {k: v for k, v in model.preprocessing.items() if k != "kind"}
         config = {k: v for k, v in model.config.items() if k not in NOT_OPEN_CLIPS}
-        files["open_clip_config.json"] = _json({"model_cfg": config, "preprocess_cfg": preprocessing})
+        files["open_clip_config.json"] = json_text({"model_cfg": config, "preprocess_cfg": preprocessing})
     if model.preprocessing:
-        files["preprocessor_config.json"] = _json(model.preprocessing)
+        files["preprocessor_config.json"] = json_text(model.preprocessing)
     return {**files, **(model.tokenizer_spec.files if model.tokenizer_spec else {})}
 
 
@@ -119,7 +119,7 @@ def _is_guarded(model: Model) -> bool:
 
 def _host_config(model: Model) -> dict[str, Any]:
     if model.host.name == "transformers":
-        return {k: v for k, v in model.config.items() if k != "class"}
+        return own_config(model.config)
     return {"architecture": model.config.get("arch"), "library": model.host.name}
 
 
@@ -178,7 +178,3 @@ def _arguments(spec: QuantSpec, dynamic: bool) -> dict[str, Any]:
         "group_size": spec.group_size,
         "dynamic": dynamic,
     }
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"

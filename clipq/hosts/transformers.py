@@ -121,6 +121,11 @@ class TransformersHost(Host):
         return getattr(getattr(module.config, "text_config", module.config), "vocab_size", None)
 
 
+def own_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers itself writes of a configuration that `TransformersHost.config` gave: without the class."""
+    return {key: value for key, value in config.items() if key != "class"}
+
+
 def _embedder(module: nn.Module) -> nn.Module:
     """The part that embeds an image: what a classifier's head stands on, or the model itself."""
     if hasattr(module, "visual_projection"):  # CLIPVisionModelWithProjection, whose embedding is the projected one

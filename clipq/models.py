@@ -17,7 +17,8 @@ from .hosts import Host, embedder, find_host
 from .inputs.borders import batch_of, check_ids, check_pixels, fill, open_picture, pictures, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
-from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
+from .inputs.tokenization import Tokenize, build_tokenizer, describe_tokenizer
+from .inputs.tokenizer_files import TokenizerSpec
 from .inputs.tokenizer_names import tokenizer_named
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe

@@ -32,6 +32,7 @@ ORDER = (
     "module_like",
     "models",
     "files",
+    "runtime",
     "loading",
     "plugins",
     "description",

@@ -22,12 +22,14 @@ START_OF_TEXT, END_OF_TEXT = 49406, 49407
 _SPECIAL = {"<start_of_text>": START_OF_TEXT, "<end_of_text>": END_OF_TEXT}
 # U+017F, the long s, is an s whatever its case, and open_clip asks whatever the case
 _ENDINGS = "'[sS\u017f]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
+# U+0345 is no letter, but its capital is one: asked whatever the case, it is in no class, and lost like a space
+_LOST = "\u0345"
 _TAGS = "(?i:<[s\u017f]tart_of_text>|<end_of_text>)"
 
 
 def _pattern(letters: str, numbers: str) -> re.Pattern[str]:
     """What becomes a word: runs of letters, single digits, runs of anything else but spaces."""
-    return re.compile(f"{_TAGS}|{_ENDINGS}|[{letters}]+|[{numbers}]|[^\\s{letters}{numbers}]+")
+    return re.compile(f"{_TAGS}|{_ENDINGS}|[{letters}]+|[{numbers}]|[^\\s{_LOST}{letters}{numbers}]+")
 
 
 _ASCII_WORDS = _pattern("a-zA-Z", "0-9")

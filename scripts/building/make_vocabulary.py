@@ -30,12 +30,9 @@ def merges() -> str:
 
 
 def ranges(pattern: str) -> Iterator[tuple[int, int]]:
-    """The first and last code points of each run of characters that `pattern` matches.
-
-    As open_clip asks, whatever their case: U+0345 is no letter, but its capital is one.
-    """
+    """The first and last code points of each run of characters that `pattern` matches."""
     every = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
-    for match in regex.finditer(pattern, every, regex.IGNORECASE):
+    for match in regex.finditer(pattern, every):
         yield from _unbroken(match.group())
 
 

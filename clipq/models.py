@@ -19,7 +19,8 @@ from .inputs.borders import batch_of, check_ids, check_pixels, pictures
 from .inputs.given import fill, open_picture, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
-from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
+from .inputs.tokenization import Tokenize, build_tokenizer, describe_tokenizer
+from .inputs.tokenizer_files import TokenizerSpec
 from .inputs.tokenizer_names import tokenizer_named
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe

@@ -18,7 +18,7 @@ from ..hosts import Host, host_named
 from ..hosts.descriptions import describe
 from ..hosts.open_clip_text import with_text_config
 from ..inputs.preprocessing import check_preprocessing
-from ..inputs.tokenization import TokenizerSpec, check_tokenizer, unpack_files
+from ..inputs.tokenizer_files import TokenizerSpec, check_tokenizer, unpack_files
 from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import rebuild

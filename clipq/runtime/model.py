@@ -15,8 +15,6 @@ from ..inputs.tokenizer_files import unpack_files
 from ..machine import cores
 from ..native.images import ImageTower
 from ..native.texts import TextTower, distinct
-from .preprocessing import build_pixels
-from .tokenizing import build_tokens
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -51,6 +49,8 @@ class RuntimeModel:
         settings = self.config["preprocessing"]
         if not settings:
             raise CheckpointError("this file came without preprocessing settings; give encode_image float32 pixels.")
+        from .preprocessing import build_pixels
+
         return build_pixels(settings)
 
     @cached_property
@@ -59,6 +59,8 @@ class RuntimeModel:
         settings = self.config.get("tokenizer")
         if settings is None:
             raise CheckpointError("this file came without a tokenizer; give encode_text token ids.")
+        from .tokenizing import build_tokens
+
         return build_tokens(settings, {} if self._tokenizer_files is None else unpack_files(self._tokenizer_files))
 
     def encode_image(self, images: Picture | Sequence[Picture] | np.ndarray, normalize: bool = False) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, UnknownNameError, unknown_name
-from ..files.header import check_data, read_header
+from ..files.header import Header, check_data, read_header
 from ..native.images import ImageTower
 from ..native.tensors import Tensors
 from ..native.texts import TextTower
@@ -37,10 +39,24 @@ def load(
     """
     path = Path(name_or_path)
     header = read_header(path if path.exists() else named_file(str(name_or_path)))
-    if verify:
-        check_data(header)
     described = _described(header.path, header.config)
     wanted = _wanted(towers, described)
+    with _verified(header) if verify else nullcontext():
+        return _built(header, described, wanted, threads)
+
+
+@contextmanager
+def _verified(header: Header) -> Iterator[None]:
+    """Compare the tensors with their sha256 while they are packed: hashing leaves Python's lock to others."""
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(check_data, header)
+        try:
+            yield
+        finally:
+            verdict.result()  # what is wrong with a file that was altered is that
+
+
+def _built(header: Header, described: Mapping[str, Any], wanted: tuple[str, ...], threads: int | None) -> RuntimeModel:
     file = MappedFile(header)
     built: dict[str, Any] = {}
     for tower in wanted:

@@ -52,6 +52,15 @@ def _described(module: nn.Module, host: Host, tower: str) -> Description:
     described = write(writer, whole)
     described["blocks"] = [writer.block(block) for block in found.blocks]
     described["steps"] += _AFTER[host.name](writer, module, tower)
-    if tower == "image":
-        described["pixels"] = list(host.pixel_shape(module) or ())
-    return described
+    return {**described, **_pixels(described, writer, host.pixel_shape(module))} if tower == "image" else described
+
+
+def _pixels(described: Description, writer: Writer, shape: tuple[int, int, int] | None) -> Description:
+    """The size of pictures, which has to be the one that the positions are for."""
+    if shape is None:
+        raise Undescribed("it takes pictures of no one size")
+    patches = (shape[1] // described["patch"][0]) * (shape[2] // described["patch"][1])
+    wanted = described.get("positions", {}).get("prefix", 0) + patches
+    if writer.places not in (None, wanted):
+        raise Undescribed(f"it has {writer.places} positions, which are resampled to {wanted} for pictures of its size")
+    return {"pixels": list(shape)}

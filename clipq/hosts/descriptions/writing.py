@@ -21,10 +21,14 @@ class Undescribed(Exception):
 
 
 class Writer:
-    """Writes modules down. `names`: of a model's tensors on disk, by their `id`."""
+    """Writes modules down. `names`: of a model's tensors on disk, by their `id`.
+
+    `places`: how many positions the table has that was written down; None without one.
+    """
 
     def __init__(self, names: Mapping[int, str]):
         self._names = names
+        self.places: int | None = None
 
     def name(self, tensor: Tensor | None) -> str:
         if id(tensor) not in self._names:
@@ -77,6 +81,7 @@ class Writer:
 
     def positions(self, table: Tensor, prefix: int) -> Part:
         """`prefix`: how many of its first rows belong to tokens that stand before the patches."""
+        self.places = table.shape[-2]
         return {"tensor": self.name(table), "prefix": prefix}
 
     def tokens(self, embedding: nn.Module) -> Part:

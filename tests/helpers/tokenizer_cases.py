@@ -45,7 +45,7 @@ def clip() -> Any:
     return CLIPTokenizer(**pieces(models.BPE(end_of_word_suffix="</w>"), trainer, prepare))
 
 
-def gemma(name: str = "GemmaTokenizer") -> Any:
+def gemma(name: str = "GemmaTokenizer", **options: str) -> Any:
     import transformers
     from tokenizers import models, normalizers, trainers
 
@@ -54,7 +54,15 @@ def gemma(name: str = "GemmaTokenizer") -> Any:
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False)
-    return getattr(transformers, name)(**pieces(models.BPE(), trainer, prepare))
+    return getattr(transformers, name)(**pieces(models.BPE(), trainer, prepare), **options)
+
+
+def folding_table() -> bytes:
+    """A sentencepiece table (a double array of bytes, then what they become) that makes "A" an "a", and no more."""
+    units, letter, leaf = [0] * 512, ord("A"), 0x100
+    units[letter] = letter | 1 << 8 | leaf << 10  # its own label; something ends here; where
+    units[letter ^ leaf] = 0  # at the first of the results
+    return (4 * len(units)).to_bytes(4, "little") + b"".join(unit.to_bytes(4, "little") for unit in units) + b"a\0"
 
 
 def t5() -> Any:
@@ -67,7 +75,7 @@ def t5() -> Any:
     options = {"special_tokens": ["<pad>", "</s>", "<unk>"], "unk_token": "<unk>", "show_progress": False}
     trainer = trainers.UnigramTrainer(vocab_size=200, **options)
     vocabulary = pieces(models.Unigram(), trainer, prepare)["vocab"]
-    return T5Tokenizer(vocab=[tuple(item) for item in vocabulary])
+    return T5Tokenizer(vocab=[tuple(item) for item in vocabulary], _spm_precompiled_charsmap=folding_table())
 
 
 def bert(lower: bool = True) -> Any:

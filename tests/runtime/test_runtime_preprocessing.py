@@ -157,3 +157,77 @@ def test_an_older_name_for_torchs():
     pil = build_pixels({**settings, "image_processor_type": "CLIPImageProcessorPil"})
     assert np.array_equal(fast(picture()), build_pixels(settings)(picture()))
     assert not np.array_equal(fast(picture()), pil(picture()))
+
+
+PROCESSOR = {"kind": "transformers", "image_processor_type": "CLIPImageProcessor"}
+REFUSED = {
+    "one side in a list": ({"kind": "open_clip", "size": [32], "resize_mode": "squash"}, r"size=\[32\]; allowed: one"),
+    "an unknown setting of open_clip": ({"kind": "open_clip", "colour": "RGB"}, "colour='RGB'; allowed: fill_color"),
+    "a drawn filter": (
+        {"kind": "timm", "interpolation": "random"},
+        "interpolation='random'; allowed: nearest, lanczos",
+    ),
+    "an unknown setting of timm": ({"kind": "timm", "tf_preprocessing": True}, "tf_preprocessing=True"),
+    "a border of no color": ({"kind": "timm", "crop_mode": "border", "mean": 0.5}, "mean=0.5; allowed: three"),
+    "nothing left": ({"kind": "timm", "input_size": [3, 1, 1], "crop_pct": 2.0}, "crop_pct=2.0"),
+    "patches of their own": ({**PROCESSOR, "image_processor_type": "Siglip2ImageProcessor"}, "'Siglip2ImageProcessor'"),
+    "no class": ({"kind": "transformers"}, "image_processor_type=None; allowed: BitImageProcessor, CLIP"),
+    "an unknown class": ({**PROCESSOR, "image_processor_type": "os"}, "image_processor_type='os'"),
+    "the nearest pixel": ({**PROCESSOR, "resample": 0}, r"resample=0; allowed: 2 \(bilinear\), 3 \(bicubic\)"),
+    "sharper": ({**PROCESSOR, "resample": 1}, "resample=1"),
+    "the longest edge alone": ({**PROCESSOR, "size": {"longest_edge": 32}}, "size={'longest_edge': 32}"),
+    "an edge and a side": (
+        {**PROCESSOR, "size": {"shortest_edge": 3, "width": 3}},
+        "height and width or shortest_edge",
+    ),
+    "a crop to an edge": ({**PROCESSOR, "crop_size": {"shortest_edge": 32}}, "crop_size={'shortest_edge': 32}"),
+    "padding": ({**PROCESSOR, "do_pad": True, "pad_size": {"height": 1, "width": 1}}, "do_pad=True"),
+    "a square after all": ({**PROCESSOR, "use_square_size": True}, "use_square_size=True"),
+    "whole numbers": ({**PROCESSOR, "do_rescale": False, "do_normalize": False}, "do_rescale=False"),
+    "scaled to nothing": ({**PROCESSOR, "rescale_factor": 0}, "rescale_factor=0"),
+}
+
+
+@pytest.mark.parametrize(("settings", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(settings, words):
+    before = json.dumps(settings)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        build_pixels(settings)
+    assert "clipq.load of the full package" in str(caught.value)
+    assert json.dumps(settings) == before
+
+
+def test_settings_are_checked_first():
+    with pytest.raises(UnknownNameError, match="preprocessing"):
+        build_pixels({"kind": "os"})
+    with pytest.raises(CheckpointError, match="size is 'large'"):
+        build_pixels({"kind": "open_clip", "size": "large"})
+
+
+@pytest.mark.parametrize("settings", [{"kind": "open_clip"}, {"kind": "timm"}, PROCESSOR])
+def test_a_strip_does_not_take_all_memory(settings):
+    with pytest.raises(DataError, match="long and narrow.*at most|long and narrow.*allowed are"):
+        build_pixels(settings)(Image.new("RGB", (60_000, 1)))
+
+
+def test_torchs_resize_of_photos_and_strips():
+    """Of the sizes that pictures have, and of any; the part that is wanted is the part of the whole."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from clipq.runtime.resampling import resize
+
+    draw = np.random.default_rng(0)
+    sizes = [(375, 500, 224, 298), (1200, 1601, 336, 448), (90, 60, 384, 256), (3, 1000, 2, 700), (900, 1, 33, 1)]
+    sizes += [tuple(draw.integers(1, 150, 4).tolist()) for _ in range(120)]
+    for number, (height, width, *size) in enumerate(sizes):
+        pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        pixels[draw.random((height, width)) < 0.4] = 255 * (number % 2)
+        mode = ("bilinear", "bicubic")[number % 2]
+        planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+        whole = interpolate(planes, size=size, mode=mode, antialias=True)[0].numpy()
+        assert np.array_equal(resize(pixels, tuple(size), mode), whole), (height, width, size, mode)
+        top, left = size[0] // 3, size[1] // 4
+        window = (top, left, size[0] - top, (size[1] - left + 1) // 2)
+        part = whole[:, top:, left : left + window[3]]
+        assert np.array_equal(resize(pixels, tuple(size), mode, window), part), (height, width, size, mode)

@@ -134,13 +134,14 @@ CLIPQ_API int clipq_cut_patches(int threads, const float* pixels, int64_t batch,
                                 int64_t width, int64_t down, int64_t across, float* rows);
 
 // Rows [batch, prefix + patches, width]: the rows `prefix` [prefix, width] and then those of a picture, to which
-// `positions` [patches, width] (or NULL) are added. With `eps` not negative, the LayerNorm of each.
-CLIPQ_API int clipq_join_tokens(int path, int threads, const float* patch_rows, int64_t batch, int64_t patches,
+// `positions` [patches, width] (or NULL) are added. With `eps` not negative, the LayerNorm of each
+// (in float64, rounded once).
+CLIPQ_API int clipq_join_tokens(int threads, const float* patch_rows, int64_t batch, int64_t patches,
                                 int64_t width, const float* prefix, int64_t prefixes, const float* positions,
                                 const float* weight, const float* bias, float eps, float* rows);
 
-// The LayerNorm of rows [m, k], rows ldx apart: y [m, k].
-CLIPQ_API int clipq_layer_norm(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
+// The LayerNorm of rows [m, k], rows ldx apart, in float64 and rounded once: y [m, k].
+CLIPQ_API int clipq_layer_norm(int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
                                const float* weight, const float* bias, float eps, float* y);
 
 // y = x @ weight + bias in floats. x: [m, k]; weight: [k, n] with n a multiple of 16 (zeros may fill it up); bias: [n]

@@ -1,4 +1,5 @@
 // What stands before and after the blocks of a tower: cut patches, joined tokens, norms, float projections, pooling.
+#include <cmath>
 #include <cstring>
 
 #include "blocks.h"
@@ -14,6 +15,26 @@ bool sizes_fit(int64_t m, int64_t k) { return m >= 0 && m <= CLIPQ_MAX_N && k >=
 
 void copy(float* to, const float* from, int64_t count) {
     memcpy(to, from, sizeof(float) * static_cast<size_t>(count));
+}
+
+// The LayerNorm of a row in float64, rounded once: the same number as anybody's who computes it so (see
+// clipq/hosts/calls/norms.py). y may be x.
+void normalize_row(const float* x, int64_t k, const float* weight, const float* bias, float eps, float* y) {
+    constexpr int LANES = 8;
+    double sums[LANES] = {}, squares[LANES] = {}, sum = 0, square = 0;
+    const int64_t whole = k / LANES * LANES;
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) sums[l] += x[i + l];
+    for (int64_t i = whole; i < k; i++) sum += x[i];
+    for (double part : sums) sum += part;
+    const double mean = sum / static_cast<double>(k);
+    for (int64_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++) squares[l] += (x[i + l] - mean) * (x[i + l] - mean);
+    for (int64_t i = whole; i < k; i++) square += (x[i] - mean) * (x[i] - mean);
+    for (double part : squares) square += part;
+    const double inverse = 1.0 / std::sqrt(square / static_cast<double>(k) + static_cast<double>(eps));
+    for (int64_t i = 0; i < k; i++)
+        y[i] = static_cast<float>((x[i] - mean) * inverse * static_cast<double>(weight[i]) + static_cast<double>(bias[i]));
 }
 
 // body(begin, end) over all rows, a few at a time.
@@ -52,14 +73,11 @@ int clipq_cut_patches(int threads, const float* pixels, int64_t batch, int64_t c
     return CLIPQ_OK;
 }
 
-int clipq_join_tokens(int path, int threads, const float* patch_rows, int64_t batch, int64_t patches, int64_t width,
+int clipq_join_tokens(int threads, const float* patch_rows, int64_t batch, int64_t patches, int64_t width,
                       const float* prefix, int64_t prefixes, const float* positions, const float* weight,
                       const float* bias, float eps, float* rows) {
-    const Kernel* kernel = usable_kernel(path);
-    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(batch, width) || patches < 1 || prefixes < 0) return CLIPQ_BAD_SIZE;
     const int64_t tokens = prefixes + patches;
-    const Source source = {rows, width, width, eps, weight, bias};
     each_rows(threads, batch * tokens, batch * tokens * width * COPYING_COST, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
             const int64_t token = row % tokens, patch = token - prefixes;
@@ -72,19 +90,18 @@ int clipq_join_tokens(int path, int threads, const float* patch_rows, int64_t ba
             const float* place = positions ? positions + patch * width : nullptr;
             for (int64_t i = 0; i < width; i++) to[i] = place ? from[i] + place[i] : from[i];
         }
-        if (eps >= 0) kernel->normalize(source, rows, begin, end);
+        for (int64_t row = begin; row < end && eps >= 0; row++)
+            normalize_row(rows + row * width, width, weight, bias, eps, rows + row * width);
     });
     return CLIPQ_OK;
 }
 
-int clipq_layer_norm(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
+int clipq_layer_norm(int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
                      const float* bias, float eps, float* y) {
-    const Kernel* kernel = usable_kernel(path);
-    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     if (!sizes_fit(m, k) || (m > 1 && ldx < k) || !(eps >= 0)) return CLIPQ_BAD_SIZE;
-    const Source source = {x, ldx, k, eps, weight, bias};
-    each_rows(threads, m, m * k * COPYING_COST,
-              [&](int64_t begin, int64_t end) { kernel->normalize(source, y, begin, end); });
+    each_rows(threads, m, m * k * COPYING_COST, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) normalize_row(x + row * ldx, k, weight, bias, eps, y + row * k);
+    });
     return CLIPQ_OK;
 }
 

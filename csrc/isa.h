@@ -11,7 +11,7 @@ constexpr Kernel kernel_of() {
     using G = Gemm<Isa>;
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
             G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend,
-            normalize_rows<Isa>, Attend<Isa>::product};
+            Attend<Isa>::product};
 }
 
 }  // namespace

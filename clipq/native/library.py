@@ -41,9 +41,9 @@ _SIGNATURES = {
     "clipq_cut_patches": (_INT, [_INT, _POINTER, *[_LONG] * 6, _POINTER]),
     "clipq_join_tokens": (
         _INT,
-        [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, *[_POINTER] * 3, _FLOAT, _POINTER],
+        [_INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, *[_POINTER] * 3, _FLOAT, _POINTER],
     ),
-    "clipq_layer_norm": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _FLOAT, _POINTER]),
+    "clipq_layer_norm": (_INT, [_INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _FLOAT, _POINTER]),
     "clipq_float_linear": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER]),
     "clipq_pool_attention": (_INT, [_INT, _INT, *[_POINTER] * 3, _LONG, _LONG, _LONG, _POINTER]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),

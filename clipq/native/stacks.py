@@ -14,15 +14,14 @@ from .tensors import Tensors
 
 Step = Callable[[np.ndarray, int, int], np.ndarray]
 """(rows, batch, threads) to rows: what comes after the blocks."""
-Blocks = Callable[[int, np.ndarray, np.ndarray, bool, "np.ndarray | None"], np.ndarray]
-"""(threads, rows, offsets, causal, keep) to rows: `run_blocks` over blocks that are packed already."""
 
 
 class Stack:
-    """The blocks and the steps after them. `blocks`: what runs them; None packs those of the description."""
+    """Packed blocks and the steps after them."""
 
-    def __init__(self, tensors: Tensors, table: Mapping[str, Any], width: int, blocks: Blocks | None):
-        self._blocks = _packed(tensors, table, width) if blocks is None else blocks
+    def __init__(self, tensors: Tensors, table: Mapping[str, Any], width: int):
+        self._blocks = _packed(tensors, table, width)
+        self._addresses = addresses(self._blocks)
         self._steps: list[Step] = []
         for one in tensors.part(table, "steps"):
             step, width = _step(tensors, one, width)
@@ -32,13 +31,14 @@ class Stack:
     def run(
         self, rows: np.ndarray, offsets: np.ndarray, causal: bool, keep: np.ndarray | None, threads: int
     ) -> np.ndarray:
-        rows = self._blocks(threads, rows, offsets, causal, keep)
+        """Rows [rows, width] of sequences offsets[i]:offsets[i + 1] to [batch, outputs]; `keep`: as `run_blocks`."""
+        rows = run_blocks(threads, self._addresses, rows, offsets, causal, keep)
         for step in self._steps:
             rows = step(rows, len(offsets) - 1, threads)
         return rows
 
 
-def _packed(tensors: Tensors, table: Mapping[str, Any], width: int) -> Blocks:
+def _packed(tensors: Tensors, table: Mapping[str, Any], width: int) -> list[np.ndarray]:
     described = tensors.part(table, "blocks")
     if not isinstance(described, list) or not described:
         raise tensors.wrong("the tower's description has no blocks")
@@ -46,14 +46,7 @@ def _packed(tensors: Tensors, table: Mapping[str, Any], width: int) -> Blocks:
     for one in described:
         blocks.append(pack_block(tensors.block(one, width)))
         tensors.release()
-    held = addresses(blocks)
-
-    def run(
-        threads: int, rows: np.ndarray, offsets: np.ndarray, causal: bool, keep: np.ndarray | None, held_by=blocks
-    ) -> np.ndarray:
-        return run_blocks(threads, held, rows, offsets, causal, keep)
-
-    return run
+    return blocks
 
 
 def _step(tensors: Tensors, table: Any, width: int) -> tuple[Step, int]:

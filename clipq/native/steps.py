@@ -101,11 +101,10 @@ def join_tokens(
     `patches`: [batch * patches, width]; `prefix`: [tokens, width], positions already added; `positions`: [patches,
     width].
     """
-    each, width, library = len(patches) // batch, patches.shape[1], load()
+    each, width = len(patches) // batch, patches.shape[1]
     rows = empty(batch * (len(prefix) + each), width)
     check(
-        library.clipq_join_tokens(
-            library.clipq_path(),
+        load().clipq_join_tokens(
             threads,
             address(patches),
             batch,
@@ -125,9 +124,9 @@ def join_tokens(
 
 def layer_norm(x: np.ndarray, norm: Norm, threads: int) -> np.ndarray:
     """The LayerNorm of each row of `x` [rows, width]."""
-    library, y = load(), empty(*x.shape)
+    y = empty(*x.shape)
     arguments = (address(x), x.shape[1], *x.shape, address(norm.weight), address(norm.bias), norm.eps, address(y))
-    check(library.clipq_layer_norm(library.clipq_path(), threads, *arguments))
+    check(load().clipq_layer_norm(threads, *arguments))
     return y
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import steps
-from .stacks import Blocks, Stack
+from .stacks import Stack
 from .tensors import Tensors
 
 POOLS = ("argmax", "end", "last", "first")
@@ -16,9 +16,9 @@ _MOST_TOKENS = 1 << 16
 
 
 class TextTower:
-    """Token ids to embeddings; equal texts are computed once. `blocks`: as for `ImageTower`."""
+    """Token ids to embeddings; equal texts are computed once."""
 
-    def __init__(self, tensors: Tensors, table: Mapping[str, Any], blocks: Blocks | None = None):
+    def __init__(self, tensors: Tensors, table: Mapping[str, Any]):
         self.context = tensors.number(table, "context", 1, _MOST_TOKENS)
         self.vocabulary = tensors.number(table, "vocabulary", 1, 1 << 24)
         tokens = tensors.part(table, "tokens")
@@ -32,7 +32,7 @@ class TextTower:
         pool = tensors.part(table, "pool")
         self._pool = tensors.one_of(pool, "kind", POOLS)
         self._end = tensors.number(pool, "id", 0, self.vocabulary - 1) if self._pool == "end" else 0
-        self._stack = Stack(tensors, table, self.width, blocks)
+        self._stack = Stack(tensors, table, self.width)
 
     @property
     def outputs(self) -> int:

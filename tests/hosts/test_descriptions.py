@@ -23,8 +23,8 @@ CLASS, PLAIN = "is not among", "is not the plain one"
 UNDESCRIBED = {
     ("open_clip custom blocks", "image"): PLAIN,
     ("open_clip inner norms", "image"): PLAIN,
-    ("open_clip timm trunk", "image"): "positions, which are resampled",
-    ("open_clip timm SigLIP", "image"): "positions, which are resampled",
+    ("open_clip timm trunk", "image"): "made for pictures of",
+    ("open_clip timm SigLIP", "image"): "made for pictures of",
     ("open_clip ConvNeXt", "image"): CLASS,
     ("open_clip ResNet", "image"): CLASS,
     ("open_clip CoCa", "image"): "attentional pool",

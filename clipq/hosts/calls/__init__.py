@@ -10,7 +10,7 @@ from importlib import metadata
 
 from torch import nn
 
-from ...towers.calls import Whole
+from ...towers.calls import Whole, WholeTower
 from ..base import host_class
 
 _OPEN_CLIP = {
@@ -52,6 +52,8 @@ def install(model: nn.Module) -> None:
         home, name = WHOLE.get(f"{kind.__module__}.{kind.__qualname__}", (None, None))
         if home is not None and _is_new_enough(kind.__module__):
             module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
+        if isinstance(module, WholeTower):
+            importlib.import_module(".norms", __name__).install(module)
 
 
 def install_saving(model: nn.Module) -> None:
@@ -63,7 +65,7 @@ def install_saving(model: nn.Module) -> None:
 def uninstall(model: nn.Module) -> None:
     """The inverse of `install`: every module of `model` is of its host's own class again."""
     for module in model.modules():
-        if isinstance(module, Whole):
+        if isinstance(module, Whole) or type(module).__module__ == f"{__name__}.norms":
             module.__class__ = host_class(module)
 
 

@@ -41,26 +41,40 @@ def describe(module: nn.Module, host: Host, tower: str) -> Description:
 
 def _described(module: nn.Module, host: Host, tower: str) -> Description:
     whole = host.whole(module, tower)
-    kind = host_class(module if whole is None else whole)
-    write = _TOWERS.get((kind.__module__.partition(".")[0], kind.__name__))
-    if not isinstance(whole, WholeTower) or write is None:
-        raise Undescribed(f"{kind.__name__} is not among {', '.join(name for _, name in _TOWERS)}")
-    found = whole.found()
+    write = _writer_of(module if whole is None else whole)
+    found = whole.found() if isinstance(whole, WholeTower) else None
     if found is None:
-        raise Undescribed(f"this {kind.__name__} is not the plain one: its blocks or its pooling do something else")
-    writer = Writer({id(slot.tensor): name for name, slot in slots(module).items()})
-    described = write(writer, whole)
+        raise Undescribed(
+            f"this {host_class(whole).__name__} is not the plain one: its blocks or its pooling do something else"
+        )
+    writer = _names(module)
+    described = _checked(write, writer, whole)
     described["blocks"] = [writer.block(block) for block in found.blocks]
     described["steps"] += _AFTER[host.name](writer, module, tower)
-    return {**described, **_pixels(described, writer, host.pixel_shape(module))} if tower == "image" else described
+    if tower == "image" and described["pixels"] != list(host.pixel_shape(module) or ()):
+        raise Undescribed(f"it is made for pictures of {described['pixels']}, and used on others")
+    return described
 
 
-def _pixels(described: Description, writer: Writer, shape: tuple[int, int, int] | None) -> Description:
-    """The size of pictures, which has to be the one that the positions are for."""
-    if shape is None:
-        raise Undescribed("it takes pictures of no one size")
-    patches = (shape[1] // described["patch"][0]) * (shape[2] // described["patch"][1])
-    wanted = described.get("positions", {}).get("prefix", 0) + patches
-    if writer.places not in (None, wanted):
-        raise Undescribed(f"it has {writer.places} positions, which are resampled to {wanted} for pictures of its size")
-    return {"pixels": list(shape)}
+def _names(module: nn.Module) -> Writer:
+    return Writer({id(slot.tensor): name for name, slot in slots(module).items()})
+
+
+def _writer_of(module: nn.Module) -> Callable[[Writer, Any], Description]:
+    kind = host_class(module)
+    write = _TOWERS.get((kind.__module__.partition(".")[0], kind.__name__))
+    if write is None:
+        raise Undescribed(f"{kind.__name__} is not among {', '.join(sorted({name for _, name in _TOWERS}))}")
+    return write
+
+
+def _checked(write: Callable[[Writer, Any], Description], writer: Writer, whole: nn.Module) -> Description:
+    """What is written of a tower, whose positions have to be those of pictures of its own size."""
+    described = write(writer, whole)
+    if writer.places is not None:
+        _, height, width = described["pixels"]
+        down, across = described["patch"]
+        wanted = described["positions"]["prefix"] + (height // down) * (width // across)
+        if writer.places != wanted:
+            raise Undescribed(f"it has {writer.places} positions for {wanted} tokens, and resamples them")
+    return described

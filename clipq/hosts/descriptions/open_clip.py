@@ -20,7 +20,7 @@ def image(writer: Writer, tower: Any) -> Part:
         pooled = [{"mean": 1}]
     steps = [*pooled, *norm] if tower.final_ln_after_pool else [*norm, *pooled]
     return {
-        **writer.patches(tower.conv1),
+        **writer.patches(tower.conv1, tower.image_size),
         "prefix": [writer.name(tower.class_embedding)],
         "positions": writer.positions(tower.positional_embedding, 1),
         **({} if type(tower.ln_pre) is nn.Identity else {"norm": writer.norm(tower.ln_pre)}),

@@ -17,7 +17,7 @@ def image(writer: Writer, tower: Any) -> Part:
     placed = 0 if tower.no_embed_class else tower.num_prefix_tokens
     keep, pooled = _pool(writer, tower)
     return {
-        **writer.patches(embedding.proj),
+        **writer.patches(embedding.proj, embedding.img_size),
         "prefix": [writer.name(token) for token in prefix],
         **({} if tower.pos_embed is None else {"positions": writer.positions(tower.pos_embed, placed)}),
         **({} if type(tower.norm_pre) is nn.Identity else {"norm": writer.norm(tower.norm_pre)}),

@@ -14,7 +14,7 @@ _OLD_END = 2  # see clipq/hosts/calls/clip.py
 def clip_image(writer: Writer, tower: Any) -> Part:
     parts = tower.embeddings
     return {
-        **writer.patches(parts.patch_embedding),
+        **writer.patches(parts.patch_embedding, tower.config.image_size),
         "prefix": [writer.name(parts.class_embedding)],
         "positions": writer.positions(parts.position_embedding.weight, 1),
         "norm": writer.norm(tower.pre_layrnorm),
@@ -28,7 +28,7 @@ def siglip_image(writer: Writer, tower: Any) -> Part:
         raise Undescribed("it has no head that makes an embedding of its tokens")
     parts = tower.embeddings
     return {
-        **writer.patches(parts.patch_embedding),
+        **writer.patches(parts.patch_embedding, tower.config.image_size),
         "prefix": [],
         "positions": writer.positions(parts.position_embedding.weight, 0),
         "keep": None,
@@ -59,7 +59,7 @@ def plain_image(writer: Writer, tower: Any) -> Part:
     parts = tower.embeddings
     prefix = [parts.cls_token, *([parts.distillation_token] if hasattr(parts, "distillation_token") else [])]
     return {
-        **writer.patches(parts.patch_embeddings.projection),
+        **writer.patches(parts.patch_embeddings.projection, tower.config.image_size),
         "prefix": [writer.name(token) for token in prefix],
         "positions": writer.positions(parts.position_embeddings, len(prefix)),
         "keep": 0,

@@ -73,11 +73,15 @@ class Writer:
         bias = {} if projection.bias is None else {"bias": self.name(projection.bias)}
         return [{"linear": {"weight": self.name(projection.weight), **bias}}]
 
-    def patches(self, embedding: object) -> Part:
-        """What is common to image towers: the patch embedding."""
+    def patches(self, embedding: object, size: object) -> Part:
+        """What is common to image towers: the patch embedding, and the size of the pictures that it takes."""
         if not isinstance(embedding, QPatchEmbed):
             raise Undescribed(f"the patch embedding, a {type(embedding).__name__}, is not int8")
-        return {"patches": self.linear(embedding), "patch": list(embedding.kernel_size)}
+        if size is None:
+            raise Undescribed("it takes pictures of no one size")
+        sides = [size, size] if isinstance(size, int) else list(size)
+        patch = list(embedding.kernel_size)
+        return {"patches": self.linear(embedding), "patch": patch, "pixels": [embedding.weight_shape[1], *sides]}
 
     def positions(self, table: Tensor, prefix: int) -> Part:
         """`prefix`: how many of its first rows belong to tokens that stand before the patches."""

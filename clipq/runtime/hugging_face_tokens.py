@@ -60,8 +60,6 @@ def build_encode(
         tokenizer.no_padding()
         return lambda text: _class_last(tokenizer.encode(text, add_special_tokens=False).ids, context_length, ids)
     _fix_length(tokenizer, config, context_length)
-    if (found := len(tokenizer.encode("a").ids)) != context_length:
-        raise CheckpointError(f"the {_WHAT} cannot be built: it makes {found} ids of a text, not {context_length}.")
     if strip_sep_token:
         return lambda text: [0 if token == ids["sep_token"] else token for token in tokenizer.encode(text).ids]
     return lambda text: tokenizer.encode(text).ids
@@ -148,8 +146,11 @@ def _fix_length(tokenizer: Tokenizer, config: Mapping[str, Any], length: int) ->
         tokenizer.enable_truncation(length, stride=0, strategy="longest_first", direction=config["truncation_side"])
         where = {"direction": config["padding_side"], "length": length}
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, **where)
-    except Exception as error:  # a length below the tokens that are always there
+        found = len(tokenizer.encode("a").ids)
+    except Exception as error:  # a length below the tokens that are always there, or one that its parts do not know
         raise CheckpointError(f"the {_WHAT} cannot be built: {first_line(error)}") from error
+    if found != length:
+        raise CheckpointError(f"the {_WHAT} cannot be built: it makes {found} ids of a text, not {length}.")
 
 
 def _class_last(tokens: list[int], length: int, ids: Mapping[str, int | None]) -> list[int]:

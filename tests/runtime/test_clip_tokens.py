@@ -72,6 +72,8 @@ def test_what_torch_draws_is_refused(reduction):
 
 
 def test_settings_are_checked():
+    with pytest.raises(CheckpointError, match="context_length=2; allowed: 3 or more"):
+        build_tokens({"kind": "open_clip", "context_length": 2, "reduction_mask": "simple"}, {})
     with pytest.raises(UnknownNameError, match="tokenizer"):
         build_tokens({"kind": "clip"}, {})
     with pytest.raises(CheckpointError, match="context_length"):

@@ -60,10 +60,9 @@ def build_encode(
         tokenizer.no_padding()
         return lambda text: _class_last(tokenizer.encode(text, add_special_tokens=False).ids, context_length, ids)
     _fix_length(tokenizer, config, context_length)
-    stripped = ids["sep_token"] if strip_sep_token else None
-    encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
-    _try(encode, context_length)
-    return encode if stripped is None else lambda text: [0 if id == stripped else id for id in encode(text)]
+    if strip_sep_token:
+        return lambda text: [0 if token == ids["sep_token"] else token for token in tokenizer.encode(text).ids]
+    return lambda text: tokenizer.encode(text).ids
 
 
 def _read(files: Mapping[str, str]) -> tuple[Tokenizer, dict[str, Any]]:
@@ -147,12 +146,10 @@ def _fix_length(tokenizer: Tokenizer, config: Mapping[str, Any], length: int) ->
         tokenizer.enable_truncation(length, stride=0, strategy="longest_first", direction=config["truncation_side"])
         where = {"direction": config["padding_side"], "length": length}
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad), pad_token=pad, **where)
-    except Exception as error:  # a length below the tokens that are always there
+        found = len(tokenizer.encode("a").ids)
+    except Exception as error:  # a length below the tokens that are always there, or one that its parts do not know
         raise CheckpointError(f"the {_WHAT} cannot be built: {first_line(error)}") from error
-
-
-def _try(encode: Encode, length: int) -> None:
-    if (found := len(encode("a"))) != length:
+    if found != length:
         raise CheckpointError(f"the {_WHAT} cannot be built: it makes {found} ids of a text, not {length}.")
 
 

@@ -25,6 +25,9 @@ Size = tuple[int, int]
 
 
 def size_of(image: Image) -> Size:
+    """Raises `DataError` for a picture without pixels."""
+    if not image.width * image.height:
+        raise DataError(f"the picture has {image.width} x {image.height} pixels; give one that has some.")
     return image.height, image.width
 
 

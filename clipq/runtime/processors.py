@@ -1,7 +1,8 @@
 """The image processors of transformers that CLIP-like models have, without transformers.
 
 From transformers 5 on, `CLIPImageProcessor` and its like resize uint8 tensors with torch, and `CLIPImageProcessorPil`
-pictures with Pillow; here too. (In transformers 4 the plain name stood for Pillow's, and torch's ended in "Fast".)
+pictures with Pillow; here too. (In transformers 4 the plain name stood for Pillow's, and torch's ended in "Fast".) What
+torch does is that of its CPU path; on a GPU, or x86 without AVX2, torchvision resizes in floats: some pixels differ.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ The ids are those of `clipq.inputs.tokenization.build_tokenizer`; settings for w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,6 +49,8 @@ def _open_clip(settings: Mapping[str, Any], files: Mapping[str, str]) -> Encode:
     length, reduction = settings["context_length"], settings.get("reduction_mask") or ""
     if reduction not in ("", _SIMPLE):
         raise refused("tokenizer of kind 'open_clip'", "reduction_mask", reduction, f"'', or {_SIMPLE!r}")
+    if reduction and length < 3:
+        raise refused("tokenizer of kind 'open_clip'", "context_length", length, "3 or more, to draw any token")
     clean, pairs = CLEANERS[settings.get("clean") or "lower"], BytePairs()
     cut = _some_of if reduction else _first_of
     return lambda text: cut(pairs.encode(clean(text)), length)
@@ -63,6 +64,8 @@ def _first_of(tokens: list[int], length: int) -> list[int]:
 
 def _some_of(tokens: list[int], length: int) -> list[int]:
     """Of a text that is too long, tokens in a row from a place drawn as open_clip draws it, with Python's `random`."""
+    import random
+
     kept = length - 2
     if len(tokens) > kept:
         start = random.randint(0, len(tokens) - kept)

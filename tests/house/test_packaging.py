@@ -49,7 +49,8 @@ def test_the_wheel_has_the_package_and_its_data_and_nothing_else(wheel):
     assert wheel.name.startswith(f"clipq-{clipq.__version__}-py3-none-")
     assert {"clipq/__init__.py", "clipq/py.typed", "clipq/data/zoo/models.toml"} <= names
     assert any(name.startswith("clipq/data/eval/tasks/") and name.endswith(".toml") for name in names)
-    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    for notice in ("LICENSE", "clipq/runtime/vocabulary/NOTICE.md"):
+        assert any(name.endswith(f"dist-info/licenses/{notice}") for name in names)
     assert not [name for name in names if name.startswith("clipq/data/eval/results")]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"clipq"}
 
@@ -61,6 +62,7 @@ def test_every_file_of_every_room_is_in_the_wheel(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("clipq/")}
     assert {name for name in names if not name.startswith("clipq/data/") and _is_source(Path(name))} == expected
     assert {"clipq/arithmetic/schemes.py", "clipq/towers/__init__.py", "clipq/cli/showcase/page.html"} <= expected
+    assert {"clipq/runtime/vocabulary/clip_merges.txt", "clipq/runtime/vocabulary/characters.txt"} <= expected
 
 
 def _is_source(path: Path) -> bool:

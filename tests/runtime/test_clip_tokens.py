@@ -19,7 +19,7 @@ from clipq.runtime.cleaning import CLEANERS, fixed
 from clipq.runtime.clip_tokens import END_OF_TEXT, START_OF_TEXT, BytePairs, words
 from clipq.runtime.tokenizing import build_tokens
 
-COUNT = 3000  # scripts/building/check_tokens.py compares as many as it is told
+COUNT = 2000  # scripts/building/check_tokens.py compares as many as it is told
 
 
 def both(**settings):
@@ -72,6 +72,8 @@ def test_what_torch_draws_is_refused(reduction):
 
 
 def test_settings_are_checked():
+    with pytest.raises(CheckpointError, match="context_length=2; allowed: 3 or more"):
+        build_tokens({"kind": "open_clip", "context_length": 2, "reduction_mask": "simple"}, {})
     with pytest.raises(UnknownNameError, match="tokenizer"):
         build_tokens({"kind": "clip"}, {})
     with pytest.raises(CheckpointError, match="context_length"):
@@ -85,7 +87,7 @@ def test_words_are_split_at_every_character():
     for start in range(0, 0x110000, 0x400):
         known = [chr(code) for code in range(start, start + 0x400)]
         known = [one for one in known if unicodedata.category(one) not in ("Cn", "Cs")]
-        text = " ".join("".join(f"a{one}1 '{one}x{one}! {one}{one}" for one in known).split())
+        text = " ".join("".join(f"a{one}1 '{one}!" for one in known).split())
         assert words(text) == hosts.pat.findall(text), hex(start)
 
 

@@ -154,6 +154,11 @@ def test_what_is_refused(files, words):
         build_tokens(tokenizer_spec().settings, files())
 
 
+def test_a_length_without_room_for_a_word():
+    with pytest.raises(CheckpointError, match="cannot be built"):
+        build_tokens({**tokenizer_spec().settings, "context_length": 1}, tokenizer_spec().files)
+
+
 @pytest.mark.parametrize("key", ["strip_sep_token", "tokenizer_mode"])
 def test_tokens_that_open_clip_would_need(key):
     made = describe_tokenizer(tokenizer_cases.t5(), 16)

@@ -90,3 +90,7 @@ def test_tokens_of_transformers_need_tokenizers_alone(made):
 
 def test_clipq_itself_imports_none_of_it():
     assert not modules_after("import clipq, clipq.runtime") & {*HOSTS, "numpy", "PIL", "tokenizers", "ftfy"}
+
+
+def test_the_check_sees_imports():
+    assert {"torch", "numpy"} <= modules_after("import torch")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipq.errors import DataError
+from clipq.errors import CheckpointError, DataError, UnknownNameError
 from clipq.inputs.preprocessing import build_preprocess
 from clipq.runtime.preprocessing import build_pixels
 

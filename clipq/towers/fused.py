@@ -230,14 +230,12 @@ def _known_name(part: object) -> str:
 
 
 def is_norm(part: object) -> bool:
-    """Whether `part` is a LayerNorm over the last axis, with weight and bias, of torch or a host."""
-    known = isinstance(part, nn.LayerNorm) and any(_is_norm_class(kind) for kind in type(part).__mro__[:3])
-    return known and part.weight is not None and part.bias is not None and len(part.normalized_shape) == 1
-
-
-def _is_norm_class(kind: type) -> bool:
-    """Of torch or a host; `hosts.calls.norms` derives from these."""
-    return kind.__name__ in _NORMS and kind.__module__.partition(".")[0] in HOST_LIBRARIES
+    """Whether `part` is a LayerNorm over the last axis, with weight and bias: torch's, a host's or the exact one."""
+    kind = next(kind for kind in type(part).__mro__ if not kind.__module__.startswith("clipq."))
+    known = issubclass(kind, nn.LayerNorm) and kind.__module__.partition(".")[0] in HOST_LIBRARIES
+    if not known or kind.__name__ not in _NORMS or part.weight is None or part.bias is None:
+        return False
+    return len(part.normalized_shape) == 1
 
 
 def _norm(part: object) -> native.Norm | None:

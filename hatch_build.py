@@ -34,8 +34,8 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"),
     *([f"-mmacosx-version-min={MACOS}"] if sys.platform == "darwin" else []),
 )
-LINK = ("-shared", "-pthread", *(["-ldl"] if sys.platform.startswith("linux") else []))
-PLAIN = ("portable", "cpu", "parallel", "steps", "attention", "packing", "plan", "blocks")
+LINK = ("-pthread",)
+PLAIN = ("portable", "cpu", "system", "crew", "parallel", "steps", "attention", "packing", "plan", "blocks")
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx_vnni": ("-mavx2", "-mfma", "-mavxvnni"),
@@ -71,13 +71,14 @@ class CustomBuildHook(BuildHookInterface):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def build(library: Path, extra: Sequence[str] = ()) -> None:
-    """Compile and link `library` with `extra` flags. Raises `NotBuiltError` with the reason."""
-    compiler = find_compiler()
+def build(library: Path, extra: Sequence[str] = (), compiler: Sequence[str] = ()) -> None:
+    """Compile and link `library` with `extra` flags, by `compiler` or the one found. Raises `NotBuiltError`."""
+    compiler = list(compiler) or find_compiler()
     with tempfile.TemporaryDirectory() as folder:
         objects, have = compile_parts(compiler, Path(folder), extra)
         linked = Path(folder) / LIBRARY
-        _must_run(compiler, *FLAGS, *extra, *have, SOURCES / "api.cpp", *objects, *LINK, "-o", linked)
+        inputs = (*have, SOURCES / "api.cpp", *objects)
+        _must_run(compiler, *FLAGS, *extra, *inputs, "-shared", *link_flags(compiler), "-o", linked)
         beside = library.with_suffix(f".{os.getpid()}.tmp")
         shutil.copy(linked, beside)
         os.replace(beside, library)  # a process that has the old one loaded keeps it
@@ -111,13 +112,23 @@ def find_compiler() -> list[str]:
     raise NotBuiltError(f"no C++ compiler found ({', '.join(COMPILERS)}); install one, or name it in CXX")
 
 
-def architecture(compiler: Sequence[str]) -> str:
-    """What `compiler` compiles for, such as x86_64 or aarch64; empty if it does not tell."""
+def target(compiler: Sequence[str]) -> str:
+    """What `compiler` compiles for, such as x86_64-linux-gnu; empty if it does not tell."""
     try:
         done = subprocess.run([*compiler, "-dumpmachine"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.split("-")[0].strip()
+    return done.stdout.strip()
+
+
+def architecture(compiler: Sequence[str]) -> str:
+    """The processor that `compiler` compiles for, such as x86_64 or aarch64; empty if it does not tell."""
+    return target(compiler).split("-")[0]
+
+
+def link_flags(compiler: Sequence[str]) -> list[str]:
+    """What a program or a library of csrc/ is linked with on the system that `compiler` compiles for."""
+    return [*LINK, *(["-ldl"] if "linux" in target(compiler) else [])]  # a part of the C library since glibc 2.34
 
 
 def platform_tag() -> str:

@@ -42,6 +42,7 @@ X86 = {
     "avx512_vnni": ("-mavx512f", "-mfma", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
 }
 ARM = {"neon_dotprod": ("-march=armv8.2-a+dotprod",)}
+ZIG = {"neon_dotprod": ("-mcpu=generic+v8_2a+dotprod",)}  # which has its own names for processors
 SETS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 """Instruction sets by architecture, as compilers call it: each a source file and the flags for it alone."""
 
@@ -71,17 +72,21 @@ class CustomBuildHook(BuildHookInterface):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def build(library: Path, extra: Sequence[str] = (), compiler: Sequence[str] = ()) -> None:
-    """Compile and link `library` with `extra` flags, by `compiler` or the one found. Raises `NotBuiltError`."""
+def build(library: Path, extra: Sequence[str] = (), compiler: Sequence[str] = ()) -> list[str]:
+    """Compile and link `library` with `extra` flags, by `compiler` or the one found; return its macros.
+
+    Raises `NotBuiltError` with the reason.
+    """
     compiler = list(compiler) or find_compiler()
     with tempfile.TemporaryDirectory() as folder:
         objects, have = compile_parts(compiler, Path(folder), extra)
         linked = Path(folder) / LIBRARY
         inputs = (*have, SOURCES / "api.cpp", *objects)
-        _must_run(compiler, *FLAGS, *extra, *inputs, "-shared", *link_flags(compiler), "-o", linked)
+        _must_run(compiler, *FLAGS, *extra, *inputs, *library_flags(compiler), "-o", linked)
         beside = library.with_suffix(f".{os.getpid()}.tmp")
         shutil.copy(linked, beside)
         os.replace(beside, library)  # a process that has the old one loaded keeps it
+    return have
 
 
 def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
@@ -89,7 +94,7 @@ def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = 
 
     An instruction set that the compiler does not know is left out; the rest is needed.
     """
-    sets = SETS.get(architecture(compiler), {})
+    sets = instruction_sets(compiler)
     jobs = dict.fromkeys(PLAIN, ()) | sets
     commands = {name: (*FLAGS, *extra, *jobs[name], "-c", SOURCES / f"{name}.cpp") for name in jobs}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -98,8 +103,20 @@ def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = 
     for name in PLAIN:
         if problems[name]:
             raise NotBuiltError(f"{compiler[0]} failed: {problems[name]}")
-    have = [f"-DCLIPQ_HAVE_{name.upper()}" for name in sets if not problems[name]]
+    have = [macro(name) for name in sets if not problems[name]]
     return [folder / f"{name}.o" for name in jobs if not problems[name]], have
+
+
+def macro(name: str) -> str:
+    """What tells api.cpp that an instruction set is there."""
+    return f"-DCLIPQ_HAVE_{name.upper()}"
+
+
+def instruction_sets(compiler: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Those of what `compiler` compiles for, with its flags for each."""
+    sets = SETS.get(architecture(compiler), {})
+    is_zig = "ziglang" in compiler or Path(compiler[0]).stem == "zig"
+    return {name: ZIG.get(name, flags) if is_zig else flags for name, flags in sets.items()}
 
 
 def find_compiler() -> list[str]:
@@ -129,6 +146,12 @@ def architecture(compiler: Sequence[str]) -> str:
 def link_flags(compiler: Sequence[str]) -> list[str]:
     """What a program or a library of csrc/ is linked with on the system that `compiler` compiles for."""
     return [*LINK, *(["-ldl"] if "linux" in target(compiler) else [])]  # a part of the C library since glibc 2.34
+
+
+def library_flags(compiler: Sequence[str]) -> list[str]:
+    """What a library is linked with besides: on Linux only the C ABI is seen from outside."""
+    exports = [f"-Wl,--version-script={SOURCES / 'exports.map'}"] if "linux" in target(compiler) else []
+    return ["-shared", *exports, *link_flags(compiler)]
 
 
 def platform_tag() -> str:

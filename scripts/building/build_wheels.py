@@ -173,7 +173,10 @@ def native_library(platform: Platform) -> bytes:
     """The library for a platform, compiled by zig. Raises `WheelError` for one that is not as it has to be."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / hatch_build.LIBRARY
-        hatch_build.build(path, STRIPPED, platform.compiler)
+        have = hatch_build.build(path, STRIPPED, platform.compiler)
+        missing = [name for name in hatch_build.SETS[platform.architecture] if hatch_build.macro(name) not in have]
+        if missing:
+            raise WheelError(f"the library for {platform.target} lacks {', '.join(missing)}; zig says why above")
         check_library(path, platform)
         return path.read_bytes()
 

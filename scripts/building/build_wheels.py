@@ -55,6 +55,8 @@ class Platform:
     architecture: str
     needs: str
     """What the library may be linked with: a pattern of names."""
+    unasked: str = ""
+    """What zig's linker exports besides, and has no option to hide: a pattern of names."""
 
     @property
     def compiler(self) -> list[str]:
@@ -73,6 +75,7 @@ PLATFORMS = {
         f"aarch64-macos.{hatch_build.MACOS}",
         (f"macosx_{hatch_build.MACOS.replace('.', '_')}_arm64",),
         *("macos", "aarch64", r"/usr/lib/libSystem\.B\.dylib"),
+        unasked="_Z(nw|na|dl|da)\\w+|__dso_handle|_mh_dylib_header",  # C++'s new and delete; the linker's own
     ),
     "windows-x86_64": Platform(
         "x86_64-windows-gnu", ("win_amd64",), "windows", "x86_64", r"(?i)(kernel32|ntdll|api-ms-win-crt-[\w-]+)\.dll"
@@ -186,10 +189,14 @@ def check_library(path: Path, platform: Platform) -> None:
     library = exported_symbols.read_library(path)
     if (library.system, library.architecture) != (platform.system, platform.architecture):
         raise WheelError(f"the library for {platform.target} is one for {library.system} {library.architecture}")
-    if other := sorted(library.exports ^ abi_functions()):
+    if other := sorted(abi_functions() ^ {name for name in library.exports if not is_unasked(name, platform)}):
         raise WheelError(f"the library for {platform.target} and csrc/clipq.h differ in {', '.join(other[:8])}")
     if strange := [name for name in library.needs if not re.fullmatch(platform.needs, name)]:
         raise WheelError(f"the library for {platform.target} needs {', '.join(strange)}, which a wheel does not bring")
+
+
+def is_unasked(name: str, platform: Platform) -> bool:
+    return bool(platform.unasked and re.fullmatch(platform.unasked, name))
 
 
 def abi_functions() -> frozenset[str]:

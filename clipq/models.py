@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from .errors import ClipqError, DataError, QuantizationError
 from .hosts import Host, embedder, find_host
-from .inputs.borders import batch_of, check_ids, check_pixels, fill, open_picture, pictures, prompts, strings
+from .hosts.whole import WholeTowers
+from .inputs.borders import batch_of, check_ids, check_pixels, pictures
+from .inputs.given import fill, open_picture, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
-from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
+from .inputs.tokenization import Tokenize, build_tokenizer, describe_tokenizer
+from .inputs.tokenizer_files import TokenizerSpec
 from .inputs.tokenizer_names import tokenizer_named
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe
@@ -63,6 +66,7 @@ class Model(ModuleLike):
         self.module = module = embedder(module)
         self.host: Host = find_host(module)
         self.towers = self.host.towers(module)
+        self._whole = WholeTowers(module, self.host)
         self._config = None if config is None else dict(config)
         known = (None, None) if processor is None else read_processor(processor)
         if preprocessing is None:  # {} says that there is none, as a file may
@@ -200,11 +204,15 @@ class Model(ModuleLike):
     def _encode_pixels(self, pixels: Tensor | Mapping[str, Any], normalize: bool) -> Tensor:
         inputs, shape = _to(pixels, self.device, self._dtype("image")), self.host.pixel_shape(self.module)
         usual = isinstance(pixels, Tensor) and (*pixels.shape[1:],) == shape
+        if usual and (features := self._whole.image(inputs)) is not None:
+            return _finished(features, normalize)
         encode = self.host.encode_image if usual else _asked(self.host.encode_image, pixels)
         return _finished(encode(self.module, inputs), normalize)
 
     def _encode_ids(self, ids: Tensor, normalize: bool) -> Tensor:
         usual = ids.shape[1] == self.host.context_length(self.module)
+        if usual and (features := self._whole.text(ids)) is not None:
+            return _finished(features, normalize)
         encode = self.host.encode_text if usual else _asked(self.host.encode_text, ids)
         return _finished(encode(self.module, ids.to(self.device)), normalize)
 

@@ -142,7 +142,8 @@ int clipq_attention(int path, int threads, const float* qkv, const int64_t* offs
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
     Span* spans = scratch.take<Span>(batch);
     fill_spans(sequences, causal != 0, spans);
-    const AttentionStep step = {qkv, qkv, y, heads, dim, spans, batch, scratch.take<float>(each * threads), each};
+    const AttentionStep step =
+        attention_of(qkv, qkv, y, heads, dim, spans, batch, scratch.take<float>(each * threads), each);
     with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });
     return CLIPQ_OK;
 }

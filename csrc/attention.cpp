@@ -24,13 +24,13 @@ void fill_spans(const Sequences& sequences, bool causal, Span* spans) {
 }
 
 void attend(Team& team, const Kernel& kernel, const AttentionStep& step) {
-    const int64_t width = step.heads * step.dim, stride = 3 * width;
+    const int64_t width = step.heads * step.dim;
     float* scratch = step.scratch + team.seat() * step.scratch_each;
     team.each(step.count * step.heads, [&](int64_t task) {
         const Span& span = step.spans[task / step.heads];
         const int64_t head = task % step.heads * step.dim;
-        const float* keys = step.qkv + span.key * stride + width + head;
-        kernel.attend({step.q + span.query * stride + head, keys, keys + width, stride, stride,
+        const float* keys = step.keys + span.key * step.ldkv + head;
+        kernel.attend({step.q + span.query * step.ldq + head, keys, keys + width, step.ldq, step.ldkv,
                        step.y + span.query * width + head, width, span.queries, span.keys, step.dim, span.visible},
                       scratch);
     });

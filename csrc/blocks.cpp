@@ -98,9 +98,10 @@ class Run {
             else
                 fill_spans(group_.sequences, call_.causal, b_.spans);
         });
-        attend(team, kernel_, {keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads, block.width / block.heads,
-                               b_.spans, keeps ? group_.kept : group_.sequences.count, b_.attention,
-                               b_.attention_each});
+        attend(team, kernel_, attention_of(keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads,
+                                           block.width / block.heads, b_.spans,
+                                           keeps ? group_.kept : group_.sequences.count, b_.attention,
+                                           b_.attention_each));
     }
 
     void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {

@@ -26,9 +26,10 @@ struct Span {
 };
 
 struct AttentionStep {
-    const float* q;    // rows 3 * heads * dim apart, as in qkv
-    const float* qkv;  // [rows, 3 * heads * dim]
-    float* y;          // [queries, heads * dim]
+    const float* q;     // rows ldq apart
+    const float* keys;  // all heads of a row side by side, its values right after them; rows ldkv apart
+    int64_t ldq, ldkv;
+    float* y;  // [queries, heads * dim]
     int64_t heads, dim;
     const Span* spans;
     int64_t count;
@@ -38,6 +39,13 @@ struct AttentionStep {
 
 // One span for each sequence.
 void fill_spans(const Sequences& sequences, bool causal, Span* spans);
+
+// Queries, keys and values that lie side by side: qkv is [rows, 3 * heads * dim], and so is q.
+inline AttentionStep attention_of(const float* q, const float* qkv, float* y, int64_t heads, int64_t dim,
+                                  const Span* spans, int64_t count, float* scratch, int64_t scratch_each) {
+    const int64_t width = heads * dim;
+    return {q, qkv + width, 3 * width, 3 * width, y, heads, dim, spans, count, scratch, scratch_each};
+}
 
 void attend(Team& team, const Kernel& kernel, const AttentionStep& step);
 

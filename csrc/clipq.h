@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CLIPQ_ABI_VERSION 3
+#define CLIPQ_ABI_VERSION 4
 #ifdef _WIN32
 #define CLIPQ_API __declspec(dllexport)
 #else
@@ -130,6 +130,33 @@ CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
                                const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,
                                float* y);
+
+// What stands before and after the blocks of a tower.
+
+// Cuts pictures [batch, channels, height, width] into rows [batch * (height / down) * (width / across),
+// channels * down * across], as a convolution of that kernel and stride reads them. What is left over is not read.
+CLIPQ_API int clipq_cut_patches(int threads, const float* pixels, int64_t batch, int64_t channels, int64_t height,
+                                int64_t width, int64_t down, int64_t across, float* rows);
+
+// Rows [batch, prefix + patches, width]: the rows `prefix` [prefix, width] and then those of a picture, to which
+// `positions` [patches, width] (or NULL) are added. With `eps` not negative, the LayerNorm of each.
+CLIPQ_API int clipq_join_tokens(int path, int threads, const float* patch_rows, int64_t batch, int64_t patches,
+                                int64_t width, const float* prefix, int64_t prefixes, const float* positions,
+                                const float* weight, const float* bias, float eps, float* rows);
+
+// The LayerNorm of rows [m, k], rows ldx apart: y [m, k].
+CLIPQ_API int clipq_layer_norm(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k,
+                               const float* weight, const float* bias, float eps, float* y);
+
+// y = x @ weight + bias in floats. x: [m, k]; weight: [k, n] with n a multiple of 16 (zeros may fill it up); bias: [n]
+// or NULL; y: [m, n].
+CLIPQ_API int clipq_float_linear(int path, int threads, const float* x, int64_t m, int64_t k, const float* weight,
+                                 const float* bias, int64_t n, float* y);
+
+// softmax(q k^T / sqrt(dim)) v of one query `q` [heads * dim] over each of `batch` sequences of rows offsets[i] to
+// offsets[i + 1]. kv: [rows, 2 * heads * dim], keys and values of all heads side by side; y: [batch, heads * dim].
+CLIPQ_API int clipq_pool_attention(int path, int threads, const float* q, const float* kv, const int64_t* offsets,
+                                   int64_t batch, int64_t heads, int64_t dim, float* y);
 
 #ifdef __cplusplus
 }

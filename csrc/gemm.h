@@ -42,10 +42,10 @@ struct Gemm {
             const int8_t* w = weight + row * k;
             uint8_t* to = panels + row / PANEL * panel_size(k) + row % PANEL * GROUP;
             int32_t sum = 0;
-            for (int64_t i = 0; i < k; i++) {
-                sum += w[i];
-                to[i / GROUP * GROUP * PANEL + i % GROUP] = static_cast<uint8_t>(w[i]);
-            }
+            for (int64_t i = 0; i < k; i++) sum += w[i];
+            int64_t i = 0;
+            for (; i + GROUP <= k; i += GROUP, to += GROUP * PANEL) memcpy(to, w + i, GROUP);
+            if (i < k) memcpy(to, w + i, static_cast<size_t>(k - i));
             memcpy(out + row * 4, &sum, sizeof sum);
         }
     }

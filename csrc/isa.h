@@ -10,7 +10,8 @@ template <class Isa>
 constexpr Kernel kernel_of() {
     using G = Gemm<Isa>;
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
-            G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend};
+            G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend,
+            normalize_rows<Isa>, Attend<Isa>::product};
 }
 
 }  // namespace

@@ -77,7 +77,14 @@ struct Kernel {
     // Floats of scratch memory that attend needs.
     int64_t (*attention_scratch)(int64_t keys, int64_t dim);
     void (*attend)(const Attention& job, float* scratch);
+    // The LayerNorm of rows [begin, end) of the source, as floats: y [m, k].
+    void (*normalize)(const Source& source, float* y, int64_t begin, int64_t end);
+    // c[rows, columns] = a[rows, k] @ b[k, columns] in floats; rows of b and c are readable and writable to WIDEST.
+    void (*product)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
+                    int64_t rows, int64_t columns);
 };
+
+constexpr int64_t WIDEST = 16;  // floats in the widest vector of any path
 
 // One per instruction set; a set the compiler could not build is left out by the CLIPQ_HAVE_ macros (see api.cpp).
 extern const Kernel kernel_portable, kernel_avx2, kernel_avx_vnni, kernel_avx512_vnni, kernel_neon_dotprod;

@@ -59,6 +59,22 @@ struct NormalizedRow {
     }
 };
 
+template <class Isa>
+void normalize_rows(const Source& source, float* y, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+        const NormalizedRow<Isa> normal(source, row);
+        float* to = y + row * source.k;
+        int64_t i = 0;
+        for (; i + Isa::LANES <= source.k; i += Isa::LANES) {
+            const auto v = normal.whole(i);
+            memcpy(to + i, &v, sizeof v);
+        }
+        if (i == source.k) continue;
+        const auto v = normal.tail(i);
+        memcpy(to + i, &v, sizeof(float) * static_cast<size_t>(source.k - i));
+    }
+}
+
 // `Isa` gives LANES and the vectors Ints and Floats (see gemm.h); Act is the type of a quantized value, q + OFFSET.
 template <class Isa, class Act, int OFFSET>
 struct Quantizer {

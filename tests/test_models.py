@@ -10,7 +10,7 @@ from tiny_models import build, open_clip_config
 
 import clipq
 from clipq.errors import ClipqError, DataError, QuantizationError
-from clipq.inputs.tokenization import TokenizerSpec
+from clipq.inputs.tokenizer_files import TokenizerSpec
 from clipq.models import Model
 
 TOKENIZER = TokenizerSpec({"kind": "open_clip", "context_length": 16})

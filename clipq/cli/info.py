@@ -101,7 +101,7 @@ def about_machine() -> dict[str, Any]:
     import torch
 
     from .. import kernels
-    from ..kernels import library
+    from ..native import library
 
     flags = machine.cpu_flags()
     paths = {f"kernel path on {device.type}": kernels.chosen(device) for device in _devices()}

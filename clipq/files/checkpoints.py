@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ClipqError
 from ..hosts import Host, host_named
+from ..hosts.descriptions import describe
 from ..hosts.open_clip_text import with_text_config
 from ..inputs.preprocessing import check_preprocessing
-from ..inputs.tokenization import TokenizerSpec, check_tokenizer, unpack_files
+from ..inputs.tokenizer_files import TokenizerSpec, check_tokenizer, unpack_files
 from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import rebuild
@@ -101,6 +102,7 @@ def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[
         "recipe": model.recipe.to_dict(),
         "source": dict(model.source),
         "results": dict(results or {}),
+        "towers": {tower: describe(model.module, model.host, tower) for tower in model.towers},
         **_parameters(model.module),
     }
 

@@ -1,4 +1,4 @@
-"""What enters a model is checked once, at the border: pixels, pictures, token ids, texts, labels and templates.
+"""What enters a model is checked once, at the border: pixels and token ids here, pictures and texts in `given`.
 
 Each check costs microseconds and raises `DataError`: what was given, what is allowed, what to do. Behind the border an
 int8 product takes whatever has the right number of values, so nothing else may get there.
@@ -6,19 +6,15 @@ int8 product takes whatever has the right number of values, so nothing else may 
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import DataError
-from .images import unlike_a_file
+from .given import pictures as listed
 
-_PLACE = re.compile(r"\{c?\}")
 _IDS = (torch.int64, torch.int32)
 
 
@@ -67,46 +63,11 @@ def check_ids(ids: Tensor, context: int | None, vocabulary: int | None) -> None:
             )
 
 
-def strings(texts: Any) -> list[str]:
-    """A string, or the strings of a list or another iterable, as a list. Raises `DataError` for anything else."""
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, (Iterable, np.ndarray)):
-        raise DataError(f"{_shown(texts)} is no text; give a string, a list of strings or a tensor of token ids.")
-    if isinstance(texts, np.ndarray) and texts.ndim != 1:
-        raise DataError(f"an array of shape {list(texts.shape)} is no list of texts; token ids are given as a tensor.")
-    found = list(texts)
-    for place, text in enumerate(found):
-        if not isinstance(text, str):
-            raise DataError(
-                f"text {place} is {_shown(text)}; give strings. Token ids are given as a tensor [batch, tokens]: "
-                "torch.tensor(ids)."
-            )
-    return found
-
-
 def pictures(images: Any) -> list[Any] | Tensor:
-    """One picture or a list of them as a list: PIL images, or what `open_picture` opens. Nothing is opened yet.
-
-    A list of tensors [channels, height, width] is preprocessed images: one tensor. Raises `DataError` for anything else
-    and for a file that is not there.
-    """
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        images = list(images)
-    found = list(images) if isinstance(images, (list, tuple)) else [images]
-    if found and all(isinstance(one, Tensor) for one in found):
-        return _stacked(found)
-    for place, one in enumerate(found):
-        if reason := _no_picture(one):
-            where = f"image {place}" if isinstance(images, (list, tuple)) else "this image"
-            raise DataError(f"{where} is {reason}; {_PICTURES}")
-    return found
-
-
-_PICTURES = (
-    "give a PIL image, a path, the bytes of a file, a uint8 array [height, width, 3], a list of these, or a float "
-    "tensor of preprocessed images [batch, channels, height, width]."
-)
+    """As `given.pictures`; a list of tensors [channels, height, width] is preprocessed images: one tensor."""
+    if isinstance(images, (list, tuple)) and images and all(isinstance(one, Tensor) for one in images):
+        return _stacked(list(images))
+    return listed(images)
 
 
 def _stacked(images: list[Tensor]) -> Tensor:
@@ -118,59 +79,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
     return torch.stack(images)
 
 
-def _no_picture(one: Any) -> str:
-    """What `one` is instead of a picture; "" for a picture."""
-    from PIL.Image import Image
-
-    if isinstance(one, np.ndarray):
-        grey = one.ndim == 2 or (one.ndim == 3 and one.shape[2] in (1, 3, 4))
-        right = grey and one.dtype == np.uint8 and one.size > 0
-        return "" if right else f"an array of {one.dtype} {list(one.shape)}"
-    if isinstance(one, (str, os.PathLike)):
-        reason = unlike_a_file(one)
-        return f"{os.fspath(one)!r}: {reason}" if reason else ""
-    return "" if isinstance(one, (bytes, bytearray, Image)) else _shown(one)
-
-
-def open_picture(picture: Any) -> Any:
-    """The RGB PIL image, the way up that EXIF says, of a PIL image, path, bytes or uint8 array [height, width(, 3)]."""
-    from PIL import Image
-
-    from .images import decode_upright
-
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
-    return decode_upright(bytes(picture) if isinstance(picture, bytearray) else picture)
-
-
-def prompts(labels: Any, templates: Any) -> tuple[list[str], list[str]]:
-    """`labels` and `templates` as lists. Raises `DataError` for one string, none, or a template without a place."""
-    names, forms = _several(labels, "labels"), _several(templates, "templates")
-    for form in forms:
-        if not _PLACE.search(form):
-            raise DataError(f'the template {form!r} has no place for the label; write "{{}}" or "{{c}}" where it goes.')
-    return names, forms
-
-
-def _several(texts: Any, what: str) -> list[str]:
-    if isinstance(texts, str):
-        raise DataError(f"{what}={texts!r} is one string; give a list of them: [{texts!r}].")
-    if not (found := strings(texts)):
-        raise DataError(f"{what} is empty; give at least one.")
-    return found
-
-
-def fill(template: str, label: str) -> str:
-    """`template` with `label` in each place, as it stands."""
-    return _PLACE.sub(lambda _: label, template)
-
-
 def batch_of(inputs: Mapping[str, Any]) -> int | None:
     """How many images a mapping of tensors (SigLIP 2 NaFlex: patches, mask, grid) holds; None if that is unclear."""
     sizes: Sequence[int | None] = [len(v) if isinstance(v, Tensor) and v.ndim else None for v in inputs.values()]
     return sizes[0] if sizes and len(set(sizes)) == 1 else None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

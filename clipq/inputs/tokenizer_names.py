@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, DownloadError, unknown_name
-from .tokenization import TokenizerSpec, describe_tokenizer
+from .tokenization import describe_tokenizer
+from .tokenizer_files import TokenizerSpec
 
 _HUB = "hf-hub:"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SchemeError, unknown_name
-from . import library
+from ..native import library
 from .cpu import NativeLinear
 from .int_mm import IntMMLinear
 from .reference import ReferenceLinear, WeightOnlyLinear

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import library, native, ops
+from ..native import library
+from . import native, ops
 from .weights import LinearWeights
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError
-from .library import BAD_SIZE, MAX_INPUTS, PATHS, check, load, resolved
+from ..native.library import BAD_SIZE, MAX_INPUTS, PATHS, check, load, resolved
 
 
 class PackedLinear:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ..errors import QuantizationError
+from ..native.library import load
 from . import native, stack
-from .library import load
 
 REAL = (Tensor, torch.nn.Parameter)
 """Tensors that hold numbers, and not what a compiler puts in their place."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import CheckpointError, ClipqError, DownloadError, unknown_name
 from ..hosts.timm import known_trunk
-from ..inputs.tokenization import TokenizerSpec, describe_tokenizer
+from ..inputs.tokenization import describe_tokenizer
+from ..inputs.tokenizer_files import TokenizerSpec
 from ..models import Model
 from ..zoo.offline import no_network
 from ..zoo.registry import Entry, entries

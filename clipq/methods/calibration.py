@@ -23,7 +23,7 @@ from ..arithmetic.precisions import check_towers
 from ..arithmetic.schemes import Scheme
 from ..errors import DataError, QuantizationError
 from ..hosts import find_host
-from ..inputs import borders, folders
+from ..inputs import borders, folders, given
 from ..inputs.datasets import dataset_pictures, dataset_texts, is_dataset
 from ..inputs.images import decode_upright, spread
 from ..inputs.preprocessing import build_preprocess
@@ -165,8 +165,8 @@ def named(picture: Any, place: int) -> str:
 
 
 def opened(picture: Any) -> Any:
-    """The upright RGB image of an entry, or of whatever `borders.open_picture` opens."""
-    return decode_upright(picture.read()) if _is_entry(picture) else borders.open_picture(picture)
+    """The upright RGB image of an entry, or of whatever `given.open_picture` opens."""
+    return decode_upright(picture.read()) if _is_entry(picture) else given.open_picture(picture)
 
 
 def _preprocess_of(module: Any) -> Any:
@@ -189,11 +189,11 @@ def _ids(model: Any, source: Any) -> Tensor:
     if source is None:
         texts = default_texts(MOST_TEXTS)
     elif is_dataset(source):
-        texts = borders.strings(dataset_texts(source))
+        texts = given.strings(dataset_texts(source))
     elif isinstance(source, (str, os.PathLike)):
         texts = [line for line in lines_of(Path(source)) if line.strip()]
     else:
-        texts = borders.strings(islice(source, 1 << 20) if not isinstance(source, Sequence) else source)
+        texts = given.strings(islice(source, 1 << 20) if not isinstance(source, Sequence) else source)
     if not texts:
         raise DataError("the calibration data holds no text; give at least one.")
     if getattr(model, "tokenizer_spec", None) is None:

@@ -21,8 +21,9 @@ from ..arithmetic import functional, packing
 from ..arithmetic.schemes import Scheme
 from ..arithmetic.specs import QuantSpec
 from ..errors import DataError, QuantizationError
-from ..kernels import library, native
+from ..kernels import native
 from ..kernels.ops import REAL, traced
+from ..native import library
 from .save_guard import refuse_foreign_saving
 from .tracing import fx_leaf
 

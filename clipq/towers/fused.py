@@ -6,14 +6,16 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor, nn
 
 from ..kernels import ops
 from ..kernels.cpu import NativeLinear
-from ..kernels.library import best_path
-from ..kernels.stack import BlockWeights, Int8Matrix, Norm, pack_block, run_packed
+from ..kernels.stack import pack_block, run_packed
 from ..modules.layers import QLinear, run_by_compiler
+from ..native import blocks as native
+from ..native.library import best_path
 from .blocks import HOST_LIBRARIES, library_of
 from .transformer import Block, Sequences
 
@@ -179,14 +181,14 @@ def _parts(block: Block) -> tuple[object, ...]:
     return (*_linears(block), block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
 
 
-def _weights(block: Block) -> BlockWeights | None:
+def _weights(block: Block) -> native.Block | None:
     """The tensors of a block, or None if it is not one that the library computes exactly as its modules do."""
     linears, act = _linears(block), activation(block.act)
     norms = [_norm(part) for part in (block.ln_1, block.ln_2)]
     scales = [_layer_scale(part) for part in (block.ls_1, block.ls_2)]
     if act is None or None in norms or any(scale is False for scale in scales) or not _run_alike(linears):
         return None
-    return BlockWeights(
+    return native.Block(
         heads=block.heads,
         ln_1=norms[0],
         qkv=_matrix(*block.qkv),
@@ -197,7 +199,6 @@ def _weights(block: Block) -> BlockWeights | None:
         fc2=_matrix(block.fc2),
         ls_1=scales[0],
         ls_2=scales[1],
-        symmetric=linears[0].activations.symmetric,
     )
 
 
@@ -206,14 +207,14 @@ def _run_alike(linears: Sequence[object]) -> bool:
     if not all(isinstance(linear, QLinear) for linear in linears):
         return False
     weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
-    native = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
+    fits = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
     forced = {linear.forced_kernel for linear in linears}
     allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
-    kinds = {one.activations.symmetric for one in weights} if native else set()
+    kinds = {one.activations.symmetric for one in weights} if fits else set()
     same_range = (
         len({one.static_range() for one in weights[:-3]}) == 1
     )  # of query, key and value, which are one product
-    return native and allowed and len(kinds) == 1 and same_range
+    return fits and allowed and len(kinds) == 1 and same_range
 
 
 def activation(act: object) -> str | None:
@@ -228,24 +229,35 @@ def _known_name(part: object) -> str:
     return type(part).__name__ if library_of(part) in HOST_LIBRARIES else ""
 
 
-def _norm(part: object) -> Norm | None:
+def is_norm(part: object) -> bool:
+    """Whether `part` is a LayerNorm over the last axis, with weight and bias, of torch or a host."""
     known = isinstance(part, nn.LayerNorm) and _known_name(part) in _NORMS
-    if not known or part.weight is None or part.bias is None or len(part.normalized_shape) != 1:
-        return None
-    return Norm(part.weight, part.bias, part.eps)
+    return known and part.weight is not None and part.bias is not None and len(part.normalized_shape) == 1
 
 
-def _layer_scale(part: object) -> Tensor | None | bool:
+def _norm(part: object) -> native.Norm | None:
+    return native.Norm(as_floats(part.weight), as_floats(part.bias), part.eps) if is_norm(part) else None
+
+
+def _layer_scale(part: object) -> numpy.ndarray | None | bool:
     """The factors [width] of a layer scale, None without one, False for something else."""
     if part is None:
         return None
     scale = getattr(part, "gamma", getattr(part, "lambda1", False))
-    return scale if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
+    return as_floats(scale) if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
 
 
-def _matrix(*linears: QLinear) -> Int8Matrix:
+def _matrix(*linears: QLinear) -> native.Matrix:
     weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])
     integers = torch.cat([one.integers for one in weights])
-    return Int8Matrix(integers, scales, torch.cat(biases), *weights[0].static_range())
+    symmetric = linears[0].activations.symmetric
+    return native.Matrix(
+        integers.numpy(), scales.numpy(), as_floats(torch.cat(biases)), *weights[0].static_range(), symmetric
+    )
+
+
+def as_floats(tensor: Tensor) -> numpy.ndarray:
+    """A tensor on the CPU as float32 for the native library."""
+    return tensor.detach().float().contiguous().numpy()

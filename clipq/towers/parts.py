@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .rows import distinct
+from ..native.texts import distinct
 
 _COPIED = 4096  # rows
 

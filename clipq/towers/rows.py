@@ -7,7 +7,7 @@ that token only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modules.layers import run_by_compiler
+from ..native.texts import distinct
 from .fused import FusedStack
 from .runs import Runs
 from .transformer import Block, Sequences, run_blocks
@@ -133,15 +134,3 @@ def _run(tower: Tower, rows: Tensor, sequences: Sequences, keep: Tensor | None, 
 def _give_runs(tower: Tower) -> None:
     """Make `tower.runs`. What a compiler makes while it traces does not exist yet."""
     _ = tower.runs
-
-
-def distinct(rows: Iterable) -> tuple[list[int], list[int]]:
-    """Of hashable `rows`: where each different one stands first, and for each row which of those it equals."""
-    first: dict = {}
-    which, places = [], []
-    for place, row in enumerate(rows):
-        index = first.setdefault(row, len(first))
-        if index == len(places):
-            places.append(place)
-        which.append(index)
-    return places, which

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..arithmetic.precisions import check_towers
 from ..errors import DataError, QuantizationError
-from ..inputs import borders, folders
+from ..inputs import borders, folders, given
 from ..methods.calibration import images_of, lines_of, named, opened
 from ..methods.defaults import default_pictures, default_texts
 from ..models import Model
@@ -131,7 +131,7 @@ def _strings(data: Any) -> list[str]:
     if isinstance(data, (str, os.PathLike)):
         texts = [line for line in lines_of(Path(data)) if line.strip()]
     else:
-        texts = borders.strings(data)
+        texts = given.strings(data)
     _some(texts, "text")
     return texts
 

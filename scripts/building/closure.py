@@ -32,7 +32,7 @@ def modules_in(package: Path) -> dict[str, Path]:
 
 
 def closure(package: Path, root: str) -> dict[str, Path]:
-    """The modules that `root` needs, itself among them, and the packages that they lie in.
+    """The modules that `root` needs, itself among them (of a folder: all of it), and the packages that they lie in.
 
     Imports inside functions count, those for a type checker alone do not. A module that is named by a string
     (`importlib.import_module`) is not seen: that is how the package's `__init__` names what only the whole package has.
@@ -41,7 +41,7 @@ def closure(package: Path, root: str) -> dict[str, Path]:
     modules = modules_in(package)
     if root not in modules:
         raise ClosureError(f"there is no module {root} in {package}")
-    needed, waiting = set(), [root]
+    needed, waiting = set(), [name for name in modules if name == root or name.startswith(f"{root}.")]
     while waiting:
         name = waiting.pop()
         if name in needed:

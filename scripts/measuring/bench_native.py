@@ -16,8 +16,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from clipq.kernels import library, native
+from clipq.kernels import native
 from clipq.machine import cores, cpu_name
+from clipq.native import library
 
 SHAPES = ((768, 3072), (3072, 768), (768, 2304), (768, 768))  # (in, out)
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import clipq
 from clipq.benchmark import benchmark, memory
-from clipq.inputs.tokenization import TokenizerSpec
+from clipq.inputs.tokenizer_files import TokenizerSpec
 from clipq.models import Model
 
 ARCH = "ViT-B-32"

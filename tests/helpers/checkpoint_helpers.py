@@ -16,7 +16,8 @@ import clipq
 from clipq.errors import CheckpointError
 from clipq.files.checkpoints import read
 from clipq.files.header import CONFIG_KEY, DATA_HASH_KEY, HEADER_HASH_KEY, NO_HASH, seal
-from clipq.inputs.tokenization import TokenizerSpec, describe_tokenizer
+from clipq.inputs.tokenization import describe_tokenizer
+from clipq.inputs.tokenizer_files import TokenizerSpec
 from clipq.models import Model
 
 IMAGE_ONLY = "transformers ViT"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from picture_helpers import COLOURS
 
-from clipq.inputs.tokenization import TokenizerSpec
+from clipq.inputs.tokenizer_files import TokenizerSpec
 from clipq.methods.quantization import quantize
 from clipq.models import Model
 

@@ -18,7 +18,7 @@ CLIPQ, EAGER = (one.name for one in YARDSTICKS)
 def tiny_model():
     from tiny_models import build, config
 
-    from clipq.inputs.tokenization import TokenizerSpec
+    from clipq.inputs.tokenizer_files import TokenizerSpec
     from clipq.models import Model
 
     return Model(

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from clipq.errors import ClipqError, DataError
-from clipq.inputs.borders import batch_of, check_ids, check_pixels, fill, open_picture, pictures, prompts, strings
+from clipq.inputs.borders import batch_of, check_ids, check_pixels, pictures
+from clipq.inputs.given import fill, open_picture, prompts, strings
 
 SHAPE = (3, 32, 32)
 

@@ -10,13 +10,8 @@ import torch
 from checkpoint_helpers import WORDS, hf_tokenizer, tokenizer_spec
 
 from clipq.errors import CheckpointError, ClipqError, UnknownNameError
-from clipq.inputs.tokenization import (
-    TokenizerSpec,
-    build_tokenizer,
-    check_tokenizer,
-    describe_tokenizer,
-    unpack_files,
-)
+from clipq.inputs.tokenization import build_tokenizer, describe_tokenizer
+from clipq.inputs.tokenizer_files import TokenizerSpec, check_tokenizer, unpack_files
 
 TEXTS = ["A photo of a cat", "dogs!", "", "  a   photo\n of a_cat ", "a " * 100, "caf\u00e9 &amp; \U0001f408"]
 

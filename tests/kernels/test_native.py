@@ -17,7 +17,8 @@ import torch
 from clipq.arithmetic import functional
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError, UnknownNameError
-from clipq.kernels import library, native
+from clipq.kernels import native
+from clipq.native import library
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)

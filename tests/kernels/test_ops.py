@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from clipq.errors import QuantizationError
-from clipq.kernels import library, native, ops
-from clipq.kernels.library import PATHS
-from clipq.kernels.stack import BlockWeights, Int8Matrix, Norm, pack_block
+from clipq.kernels import native, ops
+from clipq.kernels.stack import pack_block
+from clipq.native import library
+from clipq.native.blocks import Block, Matrix, Norm
+from clipq.native.library import PATHS
 
 WIDTH, HIDDEN, HEADS = 32, 48, 2
 needs_library = pytest.mark.skipif(not library.available(), reason=f"no native library: {library.why_not()}")
@@ -27,15 +29,16 @@ def linear_arguments(
 def packed_block(symmetric: bool = False, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
 
-    def matrix(n: int, k: int) -> Int8Matrix:
-        weight = torch.randint(-127, 128, (n, k), generator=g, dtype=torch.int8)
-        return Int8Matrix(weight, torch.full((n,), 0.002), torch.randn(n, generator=g) / 10)
+    def matrix(n: int, k: int) -> Matrix:
+        weight = torch.randint(-127, 128, (n, k), generator=g, dtype=torch.int8).numpy()
+        bias = (torch.randn(n, generator=g) / 10).numpy()
+        return Matrix(weight, torch.full((n,), 0.002).numpy(), bias, symmetric=symmetric)
 
-    norm = Norm(torch.ones(WIDTH), torch.zeros(WIDTH), 1e-5)
+    norm = Norm(torch.ones(WIDTH).numpy(), torch.zeros(WIDTH).numpy(), 1e-5)
     qkv, out, fc1, fc2 = (3 * WIDTH, WIDTH), (WIDTH, WIDTH), (HIDDEN, WIDTH), (WIDTH, HIDDEN)
     attention = {"heads": HEADS, "ln_1": norm, "qkv": matrix(*qkv), "out_proj": matrix(*out), "ls_1": None}
     mlp = {"ln_2": norm, "fc1": matrix(*fc1), "activation": "gelu", "fc2": matrix(*fc2), "ls_2": None}
-    return pack_block(BlockWeights(**attention, **mlp, symmetric=symmetric))
+    return pack_block(Block(**attention, **mlp))
 
 
 def block_arguments(

@@ -12,7 +12,7 @@ from tiny_models import build, open_clip_config
 import clipq
 from clipq.arithmetic.precisions import auto_towers, resolve
 from clipq.errors import CheckpointError, ClipqError, DownloadError, SchemeError, UnknownNameError
-from clipq.inputs.tokenization import TokenizerSpec
+from clipq.inputs.tokenizer_files import TokenizerSpec
 from clipq.loading import worth
 from clipq.loading.load import settled
 from clipq.loading.worth import CANDIDATES, Sizes, Timing, TowerWorth, Worth

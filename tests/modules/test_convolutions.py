@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from clipq.arithmetic.functional import fake_quantize
 from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
-from clipq.kernels import library
 from clipq.modules.convolutions import QConvolution, QPatchEmbed, QPointwise
+from clipq.native import library
 
 INT8, WEIGHT_ONLY = (PRECISIONS[name] for name in ("int8", "int8-weight-only"))
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
-from clipq.kernels import library
 from clipq.methods.finishing import use_kernel
 from clipq.methods.quantization import quantize
 from clipq.modules.attention import QMultiheadAttention
 from clipq.modules.convolutions import QPatchEmbed, QPointwise
 from clipq.modules.layers import QEmbedding, QLinear
+from clipq.native import library
 
 INT8 = PRECISIONS["int8"]
 PLAIN = ("int8-weight-only", "reference", "int_mm")  # a precision and two kernels that are torch's own operators

@@ -97,7 +97,7 @@ def test_the_runtime_names_nothing_heavy(needed):
     for name in needed:
         imports = closure.imports_of(name, modules)
         assert not imports.foreign & HEAVY, f"{name} imports {imports.foreign & HEAVY}"
-        missing = imports.foreign_at_once - allowed - {"tomli"}  # tomli: Python 3.10's stand-in for tomllib
+        missing = imports.foreign_at_once - allowed
         assert not missing, f"{name} imports {missing}, which clipq-runtime does not depend on"
 
 

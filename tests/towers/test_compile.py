@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import QuantizationError
-from clipq.kernels import library
 from clipq.methods.finishing import use_kernel
 from clipq.methods.quantization import quantize
 from clipq.models import Model
 from clipq.modules.layers import QLinear
+from clipq.native import library
 from clipq.towers.transformer import Sequences
 
 KERNELS = [*(["native"] if library.available() else []), "int_mm", "reference"]

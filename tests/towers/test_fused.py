@@ -17,8 +17,8 @@ from clipq.arithmetic.precisions import PRECISIONS, resolve
 from clipq.arithmetic.schemes import Scheme
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import QuantizationError
-from clipq.kernels import library
 from clipq.modules.layers import QLinear
+from clipq.native import library
 from clipq.towers.fused import FusedStack
 from clipq.towers.rows import Tower, run_image
 from clipq.towers.transformer import Block, Sequences, run_blocks

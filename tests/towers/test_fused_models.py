@@ -12,9 +12,9 @@ import torch
 from fused_helpers import model
 from torch import Tensor, nn
 
-from clipq.kernels import library
 from clipq.methods.finishing import use_kernel
 from clipq.models import Model
+from clipq.native import library
 from clipq.towers.transformer import Sequences
 
 pytestmark = pytest.mark.skipif(not library.available(), reason=f"no native library: {library.why_not()}")

@@ -15,10 +15,10 @@ from clipq.arithmetic.precisions import PRECISIONS
 from clipq.arithmetic.specs import QuantSpec
 from clipq.errors import ClipqWarning
 from clipq.hosts import find_host
-from clipq.kernels import library
 from clipq.methods.quantization import quantize
 from clipq.models import Model
 from clipq.modules.layers import QLinear
+from clipq.native import library
 from clipq.towers.fused import FusedStack
 from clipq.towers.rows import Tower
 from clipq.towers.transformer import Sequences, run_blocks

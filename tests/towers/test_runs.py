@@ -10,7 +10,7 @@ from fused_helpers import keeps, model, rows_for
 from torch import nn
 
 from clipq.arithmetic.precisions import PRECISIONS
-from clipq.kernels import library
+from clipq.native import library
 from clipq.towers import runs
 from clipq.towers.fused import FusedStack
 from clipq.towers.runs import Runs

@@ -24,7 +24,7 @@ from tower_helpers import (
 )
 
 from clipq.methods.finishing import use_kernel
-from clipq.towers.rows import distinct
+from clipq.native.texts import distinct
 
 TABLE = {
     "open_clip CLIP": (ONE, CAUSAL),

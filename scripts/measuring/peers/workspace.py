@@ -107,7 +107,7 @@ def _random(arch: str) -> Model:
     import open_clip
     import torch
 
-    from clipq.inputs.tokenization import TokenizerSpec
+    from clipq.inputs.tokenizer_files import TokenizerSpec
     from clipq.models import Model
 
     config = open_clip.get_model_config(arch)

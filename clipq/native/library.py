@@ -1,7 +1,7 @@
 """Finds and loads the native library that is built from `csrc/`: plain C ABI, called through ctypes.
 
-ctypes releases Python's lock, so calls from several Python threads run side by side. The library uses as many threads
-as torch does (`torch.set_num_threads`), borrowed from torch's pool.
+ctypes releases Python's lock, so calls from several Python threads run side by side. Where torch is loaded, its
+threads are borrowed from torch's pool.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
 """Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
 
 _LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
-_ABI = 3
+_ABI = 4
 MAX_INPUTS = 65793
 """The longest row whose sum of products of 8-bit numbers fits int32."""
 BAD_SIZE = 2
@@ -34,6 +34,18 @@ _SIGNATURES = {
         [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, *_GRID],
     ),
     "clipq_gather_rows": (_INT, [_INT, _INT, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER]),
+    "clipq_linear_step": (
+        _INT,
+        [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, *_GRID, _INT, _INT, _POINTER],
+    ),
+    "clipq_cut_patches": (_INT, [_INT, _POINTER, *[_LONG] * 6, _POINTER]),
+    "clipq_join_tokens": (
+        _INT,
+        [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, *[_POINTER] * 3, _FLOAT, _POINTER],
+    ),
+    "clipq_layer_norm": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _FLOAT, _POINTER]),
+    "clipq_float_linear": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER]),
+    "clipq_pool_attention": (_INT, [_INT, _INT, *[_POINTER] * 3, _LONG, _LONG, _LONG, _POINTER]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),
     "clipq_pack_block": (_INT, [_INT, _POINTER, _POINTER]),
     "clipq_block_width": (_LONG, [_POINTER, ctypes.c_size_t]),

@@ -1,0 +1,60 @@
+"""timm's vision transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .writing import Part, Undescribed, Writer
+
+
+def image(writer: Writer, tower: Any) -> Part:
+    embedding = tower.patch_embed
+    if type(embedding).__name__ != "PatchEmbed" or type(embedding.norm) is not nn.Identity:
+        raise Undescribed(f"its patch embedding is a {type(embedding).__name__} of another kind")
+    prefix = [token for token in (tower.cls_token, tower.reg_token) if token is not None]
+    placed = 0 if tower.no_embed_class else tower.num_prefix_tokens
+    keep, pooled = _pool(writer, tower)
+    return {
+        **writer.patches(embedding.proj),
+        "prefix": [writer.name(token) for token in prefix],
+        **({} if tower.pos_embed is None else {"positions": writer.positions(tower.pos_embed, placed)}),
+        **({} if type(tower.norm_pre) is nn.Identity else {"norm": writer.norm(tower.norm_pre)}),
+        "keep": keep,
+        "steps": [*writer.norms(tower.norm), *pooled, *writer.norms(tower.fc_norm)],
+    }
+
+
+def _pool(writer: Writer, tower: Any) -> tuple[int | None, list[Part]]:
+    """The one token that is read, and the step that pools several."""
+    skipped = 0 if tower.pool_include_prefix else tower.num_prefix_tokens
+    if tower.attn_pool is not None:
+        if skipped:
+            raise Undescribed("its attention pool leaves out the class token")
+        return None, [{"attention": _attention(writer, tower.attn_pool)}]
+    if tower.global_pool == "token":
+        return 0, []
+    if tower.global_pool == "avg":
+        return None, [{"mean": skipped}]
+    raise Undescribed(f"tokens are pooled by {tower.global_pool!r}")
+
+
+def _attention(writer: Writer, pool: Any) -> Part:
+    plain = pool.pos_embed is None and pool.latent_len == 1 and pool.pool == "token" and pool.mlp is not None
+    if not plain or any(type(norm) is not nn.Identity for norm in (pool.q_norm, pool.k_norm)):
+        raise Undescribed("its attention pool is not SigLIP's")
+    return {
+        "heads": pool.num_heads,
+        "query": writer.name(pool.latent),
+        "q": writer.linear(pool.q),
+        "kv": writer.linear(pool.kv),
+        "proj": writer.linear(pool.proj),
+        "norm": writer.norm(pool.norm),
+        "fc1": writer.linear(pool.mlp.fc1),
+        "activation": writer.activation(pool.mlp.act),
+        "fc2": writer.linear(pool.mlp.fc2),
+    }
+
+
+TOWERS = {"VisionTransformer": image}

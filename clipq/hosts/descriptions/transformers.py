@@ -1,0 +1,106 @@
+"""transformers' towers: CLIP, SigLIP, and the plain image models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .writing import Part, Undescribed, Writer
+
+_OLD_END = 2  # see clipq/hosts/calls/clip.py
+
+
+def clip_image(writer: Writer, tower: Any) -> Part:
+    parts = tower.embeddings
+    return {
+        **writer.patches(parts.patch_embedding),
+        "prefix": [writer.name(parts.class_embedding)],
+        "positions": writer.positions(parts.position_embedding.weight, 1),
+        "norm": writer.norm(tower.pre_layrnorm),
+        "keep": 0,
+        "steps": writer.norms(tower.post_layernorm),
+    }
+
+
+def siglip_image(writer: Writer, tower: Any) -> Part:
+    if not tower.use_head:
+        raise Undescribed("it has no head that makes an embedding of its tokens")
+    parts = tower.embeddings
+    return {
+        **writer.patches(parts.patch_embedding),
+        "prefix": [],
+        "positions": writer.positions(parts.position_embedding.weight, 0),
+        "keep": None,
+        "steps": [*writer.norms(tower.post_layernorm), {"attention": _attention(writer, tower.head)}],
+    }
+
+
+def _attention(writer: Writer, head: Any) -> Part:
+    attention = head.attention
+    if not hasattr(attention, "in_proj"):
+        raise Undescribed("the attention of its pooling head is not int8")
+    width = head.probe.shape[-1]
+    return {
+        "heads": attention.num_heads,
+        "query": writer.name(head.probe),
+        "q": writer.rows(attention.in_proj, 0, width),
+        "kv": writer.rows(attention.in_proj, width, 3 * width),
+        "proj": writer.linear(attention.out_proj),
+        "norm": writer.norm(head.layernorm),
+        "fc1": writer.linear(head.mlp.fc1),
+        "activation": writer.activation(head.mlp.activation_fn),
+        "fc2": writer.linear(head.mlp.fc2),
+    }
+
+
+def plain_image(writer: Writer, tower: Any) -> Part:
+    """ViT, DeiT and DINOv2: the normed class token."""
+    parts = tower.embeddings
+    prefix = [parts.cls_token, *([parts.distillation_token] if hasattr(parts, "distillation_token") else [])]
+    return {
+        **writer.patches(parts.patch_embeddings.projection),
+        "prefix": [writer.name(token) for token in prefix],
+        "positions": writer.positions(parts.position_embeddings, len(prefix)),
+        "keep": 0,
+        "steps": writer.norms(tower.layernorm),
+    }
+
+
+def clip_text(writer: Writer, tower: Any) -> Part:
+    end = tower.eos_token_id
+    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if end == _OLD_END else {"kind": "end", "id": end}}
+
+
+def siglip_text(writer: Writer, tower: Any) -> Part:
+    described = {**_text(writer, tower, False), "pool": {"kind": "last"}}
+    return {**described, "steps": [*described["steps"], *writer.project(tower.head)]}
+
+
+def _text(writer: Writer, tower: Any, causal: bool) -> Part:
+    positions = tower.embeddings.position_embedding.weight
+    return {
+        **writer.tokens(tower.embeddings.token_embedding),
+        "context": positions.shape[0],
+        "positions": writer.name(positions),
+        "causal": causal,
+        "steps": writer.norms(tower.final_layer_norm),
+    }
+
+
+def after(writer: Writer, module: nn.Module, tower: str) -> list[Part]:
+    """CLIP's projection, which is the whole model's."""
+    name = {"image": "visual_projection", "text": "text_projection"}[tower]
+    return writer.project(getattr(module, name, None))
+
+
+TOWERS = {
+    "CLIPVisionModel": clip_image,
+    "SiglipVisionModel": siglip_image,
+    "ViTModel": plain_image,
+    "DeiTModel": plain_image,
+    "Dinov2Model": plain_image,
+    "CLIPTextModel": clip_text,
+    "SiglipTextModel": siglip_text,
+    "Siglip2TextModel": siglip_text,
+}

@@ -1,0 +1,119 @@
+"""The parts of a description, from a host's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...kernels.cpu import NativeLinear
+from ...modules.convolutions import QPatchEmbed
+from ...modules.layers import QEmbedding, QLinear
+from ...towers.fused import activation, is_norm
+from ...towers.transformer import Block
+
+Part = dict[str, Any]
+
+
+class Undescribed(Exception):
+    """Why a tower cannot be described, in a few words; never seen by a user as an exception."""
+
+
+class Writer:
+    """Writes modules down. `names`: of a model's tensors on disk, by their `id`.
+
+    `places`: how many positions the table has that was written down; None without one.
+    """
+
+    def __init__(self, names: Mapping[int, str]):
+        self._names = names
+        self.places: int | None = None
+
+    def name(self, tensor: Tensor | None) -> str:
+        if id(tensor) not in self._names:
+            raise Undescribed("a tensor is computed when the model is called, and so is in no file")
+        return self._names[id(tensor)]
+
+    def linear(self, linear: object) -> Part:
+        """An int8 linear whose rows the native library quantizes."""
+        if not isinstance(linear, QLinear):
+            raise Undescribed(f"a {type(linear).__name__} is not int8")
+        weights = linear.kernel_weights(linear.bias, linear.activations)
+        if linear.activations is None or not NativeLinear.fits(weights):
+            raise Undescribed(f"{self.name(linear.qweight)} is not int8 by rows with int8 inputs")
+        part: Part = {"weight": self.name(linear.qweight), "scale": self.name(linear.weight_scale)}
+        part["symmetric"] = linear.activations.symmetric
+        given = {"bias": linear.bias}
+        if weights.static:
+            given |= {key: linear._buffers.get(key) for key in ("input_scale", "input_zero_point")}
+        return part | {key: self.name(tensor) for key, tensor in given.items() if tensor is not None}
+
+    def rows(self, linear: QLinear, first: int, last: int) -> Part:
+        """Some output rows of an int8 linear."""
+        return {**self.linear(linear), "rows": [first, last]}
+
+    def norm(self, norm: object) -> Part:
+        if not is_norm(norm):
+            raise Undescribed(f"{type(norm).__name__} is no LayerNorm with weight and bias")
+        return {"weight": self.name(norm.weight), "bias": self.name(norm.bias), "eps": norm.eps}
+
+    def norms(self, *parts: object) -> list[Part]:
+        """The steps of some norms that follow each other; an `nn.Identity` is none."""
+        return [{"norm": self.norm(part)} for part in parts if type(part) is not nn.Identity and part is not None]
+
+    def project(self, projection: nn.Module | Tensor | None) -> list[Part]:
+        """The step of a float projection: a linear, or a bare [in, out]. None is none."""
+        if projection is None:
+            return []
+        if isinstance(projection, Tensor):
+            return [{"linear": {"weight": self.name(projection), "transposed": True}}]
+        if type(projection) is not nn.Linear:
+            raise Undescribed(f"the output projection is a {type(projection).__name__}")
+        bias = {} if projection.bias is None else {"bias": self.name(projection.bias)}
+        return [{"linear": {"weight": self.name(projection.weight), **bias}}]
+
+    def patches(self, embedding: object) -> Part:
+        """What is common to image towers: the patch embedding."""
+        if not isinstance(embedding, QPatchEmbed):
+            raise Undescribed(f"the patch embedding, a {type(embedding).__name__}, is not int8")
+        return {"patches": self.linear(embedding), "patch": list(embedding.kernel_size)}
+
+    def positions(self, table: Tensor, prefix: int) -> Part:
+        """`prefix`: how many of its first rows belong to tokens that stand before the patches."""
+        self.places = table.shape[-2]
+        return {"tensor": self.name(table), "prefix": prefix}
+
+    def tokens(self, embedding: nn.Module) -> Part:
+        """A token embedding, and how many tokens it knows."""
+        if isinstance(embedding, QEmbedding):
+            table = {"weight": self.name(embedding.qweight), "scale": self.name(embedding.weight_scale)}
+            return {"tokens": table, "vocabulary": embedding.qweight.shape[0]}
+        if type(embedding) is not nn.Embedding:
+            raise Undescribed(f"the token embedding is a {type(embedding).__name__}")
+        return {"tokens": {"weight": self.name(embedding.weight)}, "vocabulary": embedding.num_embeddings}
+
+    def activation(self, act: object) -> str:
+        name = activation(act)
+        if name is None:
+            raise Undescribed(f"the activation {type(act).__name__} is none of the library's")
+        return name
+
+    def block(self, block: Block) -> Part:
+        scales = {"ls_1": _factors(block.ls_1), "ls_2": _factors(block.ls_2)}
+        return {
+            "heads": block.heads,
+            "ln_1": self.norm(block.ln_1),
+            "qkv": [self.linear(one) for one in block.qkv],
+            "out_proj": self.linear(block.out_proj),
+            "ln_2": self.norm(block.ln_2),
+            "fc1": self.linear(block.fc1),
+            "activation": self.activation(block.act),
+            "fc2": self.linear(block.fc2),
+            **{key: self.name(factors) for key, factors in scales.items() if factors is not None},
+        }
+
+
+def _factors(scale: object) -> Tensor | None:
+    """Of a layer scale, as timm and open_clip (gamma) and transformers (lambda1) call them."""
+    return None if scale is None else getattr(scale, "gamma", getattr(scale, "lambda1", None))

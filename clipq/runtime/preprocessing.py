@@ -1,0 +1,122 @@
+"""From the preprocessing settings in a file to the function that makes pixels, with Pillow and numpy alone.
+
+The pixels are those of the host's own pipeline (`clipq.inputs.preprocessing.build_preprocess`), bit by bit; settings
+for which they would not be are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from math import floor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inputs.settings import PREPROCESSING, check_settings
+from . import pictures
+from .processors import build_processor
+from .refusals import refused
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pixels = Callable[["Image"], NDArray[np.float32]]
+Step = Callable[["Image"], "Image"]
+
+_OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_CROP_PCT = 0.875
+_TIMM = "preprocessing of kind 'timm'"
+
+
+def build_pixels(settings: Mapping[str, Any]) -> Pixels:
+    """The function from a PIL image to float32 pixels [3, height, width] that `settings` say.
+
+    Raises `UnknownNameError` for a kind that there is not, `CheckpointError` for settings that are wrong or whose
+    pixels only their own library makes. The function raises `DataError` for a picture too long and narrow to resize.
+    """
+    check_settings(settings, PREPROCESSING, "preprocessing")
+    return _BUILDERS[settings["kind"]]({key: value for key, value in settings.items() if key != "kind"})
+
+
+def _known(kind: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
+    if unknown := sorted(set(settings) - set(names)):
+        raise refused(f"preprocessing of kind {kind!r}", unknown[0], settings[unknown[0]], ", ".join(sorted(names)))
+
+
+def _sides(kind: str, key: str, value: Any) -> tuple[int, int]:
+    """Height and width of one number, or of the last two of some."""
+    if isinstance(value, int):
+        return value, value
+    if len(value) < 2:
+        raise refused(f"preprocessing of kind {kind!r}", key, value, "one number, or height and width")
+    return value[-2], value[-1]
+
+
+def _open_clip(settings: dict[str, Any]) -> Pixels:
+    """open_clip's image_transform_v2: resized and cut in the picture's own mode, and made RGB after that."""
+    _known("open_clip", settings, PREPROCESSING["open_clip"])
+    size = _sides("open_clip", "size", settings.get("size", 224))
+    number = pictures.FILTERS["bilinear" if settings.get("interpolation") == "bilinear" else "bicubic"]
+    mode = settings.get("resize_mode", "shortest")
+    fill = settings.get("fill_color", 0)
+    steps: Mapping[str, Step] = {
+        "squash": lambda image: pictures.resize(image, size, number),
+        "longest": lambda image: pictures.center_crop(_fitted(image, size, number, longest=True), size, fill),
+        # not to a square, open_clip resizes with bicubic whatever `interpolation` says
+        "shortest": lambda image: pictures.center_crop(
+            _shortest(image, size, number, pictures.FILTERS["bicubic"]), size
+        ),
+    }
+    mean, std = settings.get("mean") or _OPENAI_MEAN, settings.get("std") or _OPENAI_STD  # 0 counts as not given
+    return _normalized(lambda image: steps[mode](image).convert("RGB"), mean, std)
+
+
+def _timm(settings: dict[str, Any]) -> Pixels:
+    """timm's create_transform for evaluation, of an RGB picture."""
+    _known("timm", settings, PREPROCESSING["timm"])
+    name = settings.get("interpolation", "bilinear")
+    if name not in pictures.FILTERS:
+        raise refused(_TIMM, "interpolation", name, ", ".join(pictures.FILTERS))
+    size = _sides("timm", "input_size", settings.get("input_size", 224))
+    share = settings.get("crop_pct") or _CROP_PCT
+    scaled = floor(size[0] / share), floor(size[1] / share)
+    if not all(scaled):
+        raise refused(_TIMM, "crop_pct", share, "a share that leaves a pixel of input_size")
+    number, mean = pictures.FILTERS[name], settings.get("mean", _IMAGENET_MEAN)
+    fill = [round(255 * value) for value in mean] if isinstance(mean, list | tuple) else None
+    mode = settings.get("crop_mode") or "center"
+    if mode == "border" and fill is None:
+        raise refused(_TIMM, "mean", mean, "three numbers, the border's color for crop_mode='border'")
+    steps: Mapping[str, Step] = {
+        "squash": lambda image: pictures.center_crop(pictures.resize(image, scaled, number), size),
+        "border": lambda image: pictures.center_crop(_fitted(image, scaled, number, longest=True), size, fill or 0),
+        "center": lambda image: pictures.center_crop(_shortest(image, scaled, number, number), size),
+    }
+    return _normalized(lambda image: steps[mode](image.convert("RGB")), mean, settings.get("std", _IMAGENET_STD))
+
+
+def _fitted(image: Image, size: pictures.Size, number: int, longest: bool) -> Image:
+    return pictures.resize(image, pictures.ratio_kept(pictures.size_of(image), size, longest), number)
+
+
+def _shortest(image: Image, size: pictures.Size, square: int, other: int) -> Image:
+    """Resized until it covers `size`, with the filter `square` where that is a square and `other` where it is not."""
+    if size[0] != size[1]:
+        return _fitted(image, size, other, longest=False)
+    return pictures.resize(image, pictures.shortest_to(pictures.size_of(image), size[0]), square)
+
+
+def _normalized(step: Step, mean: Any, std: Any) -> Pixels:
+    means, stds = pictures.three(mean), pictures.three(std)
+    return lambda image: pictures.normalize(pictures.floats(step(image)), means, stds)
+
+
+_BUILDERS: Mapping[str, Callable[[dict[str, Any]], Pixels]] = {
+    "open_clip": _open_clip,
+    "timm": _timm,
+    "transformers": build_processor,
+}

@@ -1,0 +1,126 @@
+// What stands before and after the blocks of a tower: cut patches, joined tokens, norms, float projections, pooling.
+#include <cstring>
+
+#include "blocks.h"
+
+namespace clipq {
+
+namespace {
+
+constexpr int64_t TASK_ROWS = 16;
+constexpr int64_t COPYING_COST = 8;  // one value's, in products
+
+bool sizes_fit(int64_t m, int64_t k) { return m >= 0 && m <= CLIPQ_MAX_N && k >= 1 && k <= CLIPQ_MAX_N; }
+
+void copy(float* to, const float* from, int64_t count) {
+    memcpy(to, from, sizeof(float) * static_cast<size_t>(count));
+}
+
+// body(begin, end) over all rows, a few at a time.
+template <class Body>
+void each_rows(int threads, int64_t rows, int64_t work, const Body& body) {
+    with_team(worth_threads(threads, work), is_lasting(work), [&](Team& team) {
+        team.each((rows + TASK_ROWS - 1) / TASK_ROWS, [&](int64_t task) {
+            body(task * TASK_ROWS, at_most((task + 1) * TASK_ROWS, rows));
+        });
+    });
+}
+
+}  // namespace
+
+}  // namespace clipq
+
+using namespace clipq;
+
+int clipq_cut_patches(int threads, const float* pixels, int64_t batch, int64_t channels, int64_t height, int64_t width,
+                      int64_t down, int64_t across, float* rows) {
+    if (!sizes_fit(batch, channels) || down < 1 || across < 1 || height < down || width < across) return CLIPQ_BAD_SIZE;
+    const int64_t tall = height / down, wide = width / across, k = channels * down * across;
+    if (!sizes_fit(tall * wide, k)) return CLIPQ_BAD_SIZE;
+    const int64_t work = batch * tall * wide * k * COPYING_COST;
+    with_team(worth_threads(threads, work), is_lasting(work), [&](Team& team) {
+        team.each(batch * tall, [&](int64_t task) {  // a line of patches
+            const float* picture = pixels + task / tall * channels * height * width;
+            for (int64_t c = 0; c < channels; c++)
+                for (int64_t i = 0; i < down; i++) {
+                    const float* line = picture + (c * height + task % tall * down + i) * width;
+                    for (int64_t p = 0; p < wide; p++)
+                        copy(rows + (task * wide + p) * k + (c * down + i) * across, line + p * across, across);
+                }
+        });
+    });
+    return CLIPQ_OK;
+}
+
+int clipq_join_tokens(int path, int threads, const float* patch_rows, int64_t batch, int64_t patches, int64_t width,
+                      const float* prefix, int64_t prefixes, const float* positions, const float* weight,
+                      const float* bias, float eps, float* rows) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    if (!sizes_fit(batch, width) || patches < 1 || prefixes < 0) return CLIPQ_BAD_SIZE;
+    const int64_t tokens = prefixes + patches;
+    const Source source = {rows, width, width, eps, weight, bias};
+    each_rows(threads, batch * tokens, batch * tokens * width * COPYING_COST, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) {
+            const int64_t token = row % tokens, patch = token - prefixes;
+            float* to = rows + row * width;
+            if (patch < 0) {
+                copy(to, prefix + token * width, width);
+                continue;
+            }
+            const float* from = patch_rows + (row / tokens * patches + patch) * width;
+            const float* place = positions ? positions + patch * width : nullptr;
+            for (int64_t i = 0; i < width; i++) to[i] = place ? from[i] + place[i] : from[i];
+        }
+        if (eps >= 0) kernel->normalize(source, rows, begin, end);
+    });
+    return CLIPQ_OK;
+}
+
+int clipq_layer_norm(int path, int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
+                     const float* bias, float eps, float* y) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    if (!sizes_fit(m, k) || (m > 1 && ldx < k) || !(eps >= 0)) return CLIPQ_BAD_SIZE;
+    const Source source = {x, ldx, k, eps, weight, bias};
+    each_rows(threads, m, m * k * COPYING_COST,
+              [&](int64_t begin, int64_t end) { kernel->normalize(source, y, begin, end); });
+    return CLIPQ_OK;
+}
+
+int clipq_float_linear(int path, int threads, const float* x, int64_t m, int64_t k, const float* weight,
+                       const float* bias, int64_t n, float* y) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    if (!sizes_fit(m, k) || n < 1 || n > CLIPQ_MAX_N || n % WIDEST) return CLIPQ_BAD_SIZE;
+    each_rows(threads, m, m * n * k, [&](int64_t begin, int64_t end) {
+        kernel->product(x + begin * k, k, weight, n, k, y + begin * n, n, end - begin, n);
+        for (int64_t row = begin; row < end && bias; row++)
+            for (int64_t i = 0; i < n; i++) y[row * n + i] += bias[i];
+    });
+    return CLIPQ_OK;
+}
+
+int clipq_pool_attention(int path, int threads, const float* q, const float* kv, const int64_t* offsets, int64_t batch,
+                         int64_t heads, int64_t dim, float* y) {
+    const Kernel* kernel = usable_kernel(path);
+    if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
+    const Sequences sequences = {offsets, batch};
+    if (heads < 1 || dim < 1 || !sequences.valid()) return CLIPQ_BAD_SIZE;
+    if (batch == 0) return CLIPQ_OK;
+    const int64_t longest = sequences.longest(), products = 2 * sequences.rows() * heads * dim;
+    threads = worth_threads(threads, products);
+    const int64_t each = round_up(kernel->attention_scratch(longest, dim), 16);
+    Scratch scratch(Scratch::size_of<Span>(batch) + Scratch::size_of<float>(each * threads));
+    if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
+    Span* spans = scratch.take<Span>(batch);
+    for (int64_t i = 0; i < batch; i++) {
+        const int64_t keys = offsets[i + 1] - offsets[i];
+        spans[i] = {i, 1, offsets[i], keys, keys};
+    }
+    // The same query for every sequence: its rows lie 0 apart.
+    const AttentionStep step = {q, kv, 0, 2 * heads * dim, y, heads, dim, spans, batch,
+                                scratch.take<float>(each * threads), each};
+    with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });
+    return CLIPQ_OK;
+}

@@ -149,9 +149,14 @@ def link_flags(compiler: Sequence[str]) -> list[str]:
 
 
 def library_flags(compiler: Sequence[str]) -> list[str]:
-    """What a library is linked with besides: on Linux only the C ABI is seen from outside."""
-    exports = [f"-Wl,--version-script={SOURCES / 'exports.map'}"] if "linux" in target(compiler) else []
-    return ["-shared", *exports, *link_flags(compiler)]
+    """What a library is linked with besides: only the C ABI is to be seen from outside, and no folder of the build."""
+    system = target(compiler)
+    by_system = {
+        "linux": f"-Wl,--version-script={SOURCES / 'exports.map'}",
+        "darwin": f"-Wl,-install_name,@rpath/{LIBRARY}",
+        "macos": f"-Wl,-install_name,@rpath/{LIBRARY}",  # as zig calls it
+    }
+    return ["-shared", *(flag for name, flag in by_system.items() if name in system), *link_flags(compiler)]
 
 
 def platform_tag() -> str:

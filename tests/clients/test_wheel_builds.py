@@ -107,7 +107,8 @@ def test_the_wheel_runs_in_a_fresh_environment(wheels, tmp_path):
     said = run(python, ROOT / "scripts" / "building" / "try_wheel.py", cwd=tmp_path, env=own)
     assert "native library: portable" in said
     assert "clipq-tiny-int8.safetensors: 3 texts and 4 pictures" in said
-    installed = {line.split("==")[0].lower() for line in run(python, "-m", "pip", "freeze", env=own).splitlines()}
+    listed = run(python, "-m", "pip", "list", "--format=freeze", env=own)
+    installed = {line.split("==")[0].lower() for line in listed.splitlines()}
     assert "clipq-runtime" in installed
     assert "torch" not in installed
 

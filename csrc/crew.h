@@ -1,5 +1,6 @@
 // Threads of our own, for processes that have no OpenMP runtime to borrow them from: the runtime without torch, and
-// Windows. Every thread that calls keeps a crew of its own, so that concurrent callers do not meet.
+// Windows. Every thread that calls keeps a crew of its own, so that concurrent callers do not meet. A call of a crew that
+// is awake costs what one of OpenMP's does; starting a thread anew took some 45 us more (two cores, ViT towers).
 #pragma once
 
 #include <memory>

@@ -34,14 +34,15 @@ FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"),
     *([f"-mmacosx-version-min={MACOS}"] if sys.platform == "darwin" else []),
 )
-LINK = ("-shared", "-pthread", *(["-ldl"] if sys.platform.startswith("linux") else []))
-PLAIN = ("portable", "cpu", "parallel", "steps", "attention", "packing", "plan", "blocks", "ends")
+LINK = ("-pthread",)
+PLAIN = ("portable", "cpu", "system", "crew", "parallel", "steps", "attention", "packing", "plan", "blocks", "ends")
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx_vnni": ("-mavx2", "-mfma", "-mavxvnni"),
     "avx512_vnni": ("-mavx512f", "-mfma", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
 }
 ARM = {"neon_dotprod": ("-march=armv8.2-a+dotprod",)}
+ZIG = {"neon_dotprod": ("-mcpu=generic+v8_2a+dotprod",)}  # which has its own names for processors
 SETS = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 """Instruction sets by architecture, as compilers call it: each a source file and the flags for it alone."""
 
@@ -71,16 +72,21 @@ class CustomBuildHook(BuildHookInterface):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def build(library: Path, extra: Sequence[str] = ()) -> None:
-    """Compile and link `library` with `extra` flags. Raises `NotBuiltError` with the reason."""
-    compiler = find_compiler()
+def build(library: Path, extra: Sequence[str] = (), compiler: Sequence[str] = ()) -> list[str]:
+    """Compile and link `library` with `extra` flags, by `compiler` or the one found; return its macros.
+
+    Raises `NotBuiltError` with the reason.
+    """
+    compiler = list(compiler) or find_compiler()
     with tempfile.TemporaryDirectory() as folder:
         objects, have = compile_parts(compiler, Path(folder), extra)
         linked = Path(folder) / LIBRARY
-        _must_run(compiler, *FLAGS, *extra, *have, SOURCES / "api.cpp", *objects, *LINK, "-o", linked)
+        inputs = (*have, SOURCES / "api.cpp", *objects)
+        _must_run(compiler, *FLAGS, *extra, *inputs, *library_flags(compiler), "-o", linked)
         beside = library.with_suffix(f".{os.getpid()}.tmp")
         shutil.copy(linked, beside)
         os.replace(beside, library)  # a process that has the old one loaded keeps it
+    return have
 
 
 def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
@@ -88,7 +94,7 @@ def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = 
 
     An instruction set that the compiler does not know is left out; the rest is needed.
     """
-    sets = SETS.get(architecture(compiler), {})
+    sets = instruction_sets(compiler)
     jobs = dict.fromkeys(PLAIN, ()) | sets
     commands = {name: (*FLAGS, *extra, *jobs[name], "-c", SOURCES / f"{name}.cpp") for name in jobs}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -97,8 +103,20 @@ def compile_parts(compiler: Sequence[str], folder: Path, extra: Sequence[str] = 
     for name in PLAIN:
         if problems[name]:
             raise NotBuiltError(f"{compiler[0]} failed: {problems[name]}")
-    have = [f"-DCLIPQ_HAVE_{name.upper()}" for name in sets if not problems[name]]
+    have = [macro(name) for name in sets if not problems[name]]
     return [folder / f"{name}.o" for name in jobs if not problems[name]], have
+
+
+def macro(name: str) -> str:
+    """What tells api.cpp that an instruction set is there."""
+    return f"-DCLIPQ_HAVE_{name.upper()}"
+
+
+def instruction_sets(compiler: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Those of what `compiler` compiles for, with its flags for each."""
+    sets = SETS.get(architecture(compiler), {})
+    is_zig = "ziglang" in compiler or Path(compiler[0]).stem == "zig"
+    return {name: ZIG.get(name, flags) if is_zig else flags for name, flags in sets.items()}
 
 
 def find_compiler() -> list[str]:
@@ -111,13 +129,34 @@ def find_compiler() -> list[str]:
     raise NotBuiltError(f"no C++ compiler found ({', '.join(COMPILERS)}); install one, or name it in CXX")
 
 
-def architecture(compiler: Sequence[str]) -> str:
-    """What `compiler` compiles for, such as x86_64 or aarch64; empty if it does not tell."""
+def target(compiler: Sequence[str]) -> str:
+    """What `compiler` compiles for, such as x86_64-linux-gnu; empty if it does not tell."""
     try:
         done = subprocess.run([*compiler, "-dumpmachine"], capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return done.stdout.split("-")[0].strip()
+    return done.stdout.strip()
+
+
+def architecture(compiler: Sequence[str]) -> str:
+    """The processor that `compiler` compiles for, such as x86_64 or aarch64; empty if it does not tell."""
+    return target(compiler).split("-")[0]
+
+
+def link_flags(compiler: Sequence[str]) -> list[str]:
+    """What a program or a library of csrc/ is linked with on the system that `compiler` compiles for."""
+    return [*LINK, *(["-ldl"] if "linux" in target(compiler) else [])]  # a part of the C library since glibc 2.34
+
+
+def library_flags(compiler: Sequence[str]) -> list[str]:
+    """What a library is linked with besides: only the C ABI is to be seen from outside, and no folder of the build."""
+    system = target(compiler)
+    by_system = {
+        "linux": f"-Wl,--version-script={SOURCES / 'exports.map'}",
+        "darwin": f"-Wl,-install_name,@rpath/{LIBRARY}",
+        "macos": f"-Wl,-install_name,@rpath/{LIBRARY}",  # as zig calls it
+    }
+    return ["-shared", *(flag for name, flag in by_system.items() if name in system), *link_flags(compiler)]
 
 
 def platform_tag() -> str:

@@ -3,15 +3,16 @@
 `clipq.load("ViT-B-32", precision="int8")` gives a model that embeds the same images and texts into as good as the
 same space, four times smaller; `clipq.evaluate(model, task, baseline=...)` measures the difference.
 
-The names below are imported on first use (PEP 562), so `import clipq` costs nothing: no torch, no numpy.
+The names below are imported on first use (PEP 562), so `import clipq` costs nothing: no torch, no numpy. Where only
+clipq-runtime is installed, which has the same files but few of them, each says what to install.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING
 
-from .plugins.registration import register_with_transformers
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -74,20 +75,43 @@ __all__ = [
 ]
 
 
+_MODULES = {"functional": "arithmetic.functional", "plots": "plots"}
+_IS_WHOLE = importlib.util.find_spec(f"{__name__}.plugins") is not None
+"""Whether this is clipq, and not clipq-runtime alone."""
+
+
 def __getattr__(name: str) -> object:
-    if name == "functional":  # a module
-        return importlib.import_module(".arithmetic.functional", __name__)
-    if name == "plots":  # a room
-        return importlib.import_module(".plots", __name__)
+    if name in _MODULES:
+        return _imported(_MODULES[name], name)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(_imported(_HOME[name], name), name)
     globals()[name] = value  # the next use is a plain attribute
     return value
+
+
+def _imported(module: str, name: str) -> object:
+    """A module of clipq, for the sake of `name`. Raises `MissingPackageError` where clipq-runtime is all there is.
+
+    Modules are named by strings, which scripts/building/closure.py does not follow: the runtime's wheel has what its
+    import statements reach.
+    """
+    try:
+        return importlib.import_module(f".{module}", __name__)
+    except ModuleNotFoundError as error:
+        if _IS_WHOLE:
+            raise
+        from .errors import MissingPackageError
+
+        raise MissingPackageError(
+            f"clipq.{name} needs the whole package, and only clipq-runtime is installed; install the whole package: "
+            "pip uninstall -y clipq-runtime && pip install clipq"
+        ) from error
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-register_with_transformers()
+if _IS_WHOLE:
+    importlib.import_module(".plugins.registration", __name__).register_with_transformers()

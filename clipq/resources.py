@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -143,9 +144,10 @@ def unwritten(target: str | os.PathLike[str], error: Exception, then: str = "") 
 
 
 def _is_failed_write(error: Exception) -> bool:
-    from safetensors import SafetensorError
-
-    return isinstance(error, SafetensorError) or (isinstance(error, OSError) and not isinstance(error, ClipqError))
+    safetensors = sys.modules.get("safetensors")  # whatever raised its error has imported it
+    if safetensors is not None and isinstance(error, safetensors.SafetensorError):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, ClipqError)
 
 
 def check_output_path(target: str | os.PathLike[str]) -> None:

@@ -1,5 +1,6 @@
 // The C ABI of clipq's native CPU kernels: plain C types only, so that one binary serves every Python and torch.
-// Every function is re-entrant: no state changes outside the arguments, once the processor has been probed.
+// Every function is re-entrant: nothing outlasts a call but what was found out about the process (its processor, its
+// OpenMP runtime) and, without OpenMP, the calling thread's own crew of sleeping threads.
 #ifndef CLIPQ_H
 #define CLIPQ_H
 
@@ -11,7 +12,11 @@ extern "C" {
 #endif
 
 #define CLIPQ_ABI_VERSION 4
+#ifdef _WIN32
+#define CLIPQ_API __declspec(dllexport)
+#else
 #define CLIPQ_API __attribute__((visibility("default")))
+#endif
 
 enum clipq_path {
     CLIPQ_PORTABLE = 0,

@@ -4,88 +4,67 @@
 // keep spinning on the cores for a while after every torch operator. Sharing costs some 5 us a call, and needs nothing
 // at build time. Each calling thread has its own team, so concurrent Python threads do not meet. The price is the
 // barrier between steps: on a machine whose cores are taken by others, a call waits for the last worker, as torch's own
-// do. Without a runtime, threads are started per call, and only for work that outlasts their start.
+// do. Where no runtime is found (the runtime without torch, and Windows), a crew of our own takes its place, and is
+// called only for work that outlasts its waking.
 #include "parallel.h"
 
-#include <dlfcn.h>
-#include <sched.h>
-
-#include <exception>
-#include <thread>
-#include <vector>
+#include "crew.h"
+#include "spin.h"
+#include "system.h"
 
 namespace clipq {
 
 namespace {
 
-constexpr int SPINS = 4000;  // some 50 us; then the core is left to whom the others may be waiting for
-
 struct Job {
     Meeting meeting;
-    std::atomic<int> size{0};  // 0: not known yet
+    int size;  // of the team; OpenMP says so itself
     void (*body)(const void*, Team&);
     const void* context;
 };
 
-void pause_briefly() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-template <class Done>
-void spin_until(const Done& done) {
-    for (int spins = 0; !done(); spins++) {
-        if (spins < SPINS)
-            pause_briefly();
-        else
-            sched_yield();
-    }
-}
-
 using Fork = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
 using Count = int (*)();
 
-template <class Function>
-Function looked_up(const char* name) {
-    return reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+struct OpenMP {
+    Fork fork;
+    Count count;
+};
+
+// Null until one is found. torch may be loaded after the first calls: while there is none, every so often one looks.
+const OpenMP* openmp() {
+    constexpr unsigned EVERY = 64;  // calls: looking takes about a microsecond for each hundred libraries
+    static std::atomic<const OpenMP*> found{nullptr};
+    static std::atomic<unsigned> calls{0};
+    const OpenMP* runtime = found.load(std::memory_order_acquire);
+    if (runtime || calls.fetch_add(1, std::memory_order_relaxed) % EVERY != 0) return runtime;
+    const OpenMP now = {reinterpret_cast<Fork>(shared_symbol("GOMP_parallel")),
+                        reinterpret_cast<Count>(shared_symbol("omp_get_num_threads"))};
+    if (!now.fork || !now.count) return nullptr;
+    static const OpenMP first = now;  // whoever else looks now finds the same
+    found.store(&first, std::memory_order_release);
+    return &first;
 }
 
-Fork openmp_fork() {
-    static const Fork fork = looked_up<Fork>("GOMP_parallel");
-    return fork;
-}
-
-Count openmp_count() {
-    static const Count count = looked_up<Count>("omp_get_num_threads");
-    return count;
-}
-
-void join(void* argument) {
+void join_borrowed(void* argument) {
     Job& job = *static_cast<Job*>(argument);
-    Team team(job.meeting, openmp_count()());
+    Team team(job.meeting, openmp()->count());
     job.body(job.context, team);
 }
 
-void join_started(Job* job) {
-    spin_until([&] { return job->size.load(std::memory_order_acquire) != 0; });
-    Team team(job->meeting, job->size.load(std::memory_order_relaxed));
-    job->body(job->context, team);
+void join_own(void* argument) {
+    Job& job = *static_cast<Job*>(argument);
+    Team team(job.meeting, job.size);
+    job.body(job.context, team);
 }
 
-void start_threads(int threads, Job& job) {
-    std::vector<std::thread> others;
-    try {
-        others.reserve(static_cast<size_t>(threads - 1));
-        while (static_cast<int>(others.size()) < threads - 1) others.emplace_back(join_started, &job);
-    } catch (const std::exception&) {
-        // No memory or no thread to be had: those that started, and the caller, do the work.
-    }
-    job.size.store(static_cast<int>(others.size()) + 1, std::memory_order_release);
-    join_started(&job);
-    for (std::thread& thread : others) thread.join();
+void run_on_crew(int threads, Job& job) {
+    Crew& crew = Crew::of_this_thread();
+    const int others = crew.muster(threads - 1);
+    job.size = others + 1;
+    crew.begin(others, join_own, &job);
+    join_own(&job);
+    crew.wait(others);
 }
 
 }  // namespace
@@ -101,12 +80,14 @@ void Team::wait() {
 }
 
 void run_team(int threads, bool lasting, void (*body)(const void*, Team&), const void* context) {
-    Job job = {{}, {}, body, context};
-    if (threads > 1 && openmp_fork() && openmp_count())
-        return openmp_fork()(join, &job, static_cast<unsigned>(threads), 0);
-    if (threads > 1 && lasting) return start_threads(threads, job);
-    Team alone(job.meeting, 1);
-    body(context, alone);
+    Job job = {{}, 1, body, context};
+    const OpenMP* runtime = threads > 1 ? openmp() : nullptr;
+    if (runtime)
+        runtime->fork(join_borrowed, &job, static_cast<unsigned>(threads), 0);
+    else if (threads > 1 && lasting)
+        run_on_crew(threads, job);
+    else
+        join_own(&job);
 }
 
 }  // namespace clipq

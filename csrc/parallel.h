@@ -44,7 +44,7 @@ class Team {
 };
 
 // Runs body(context, team) on up to `threads` threads at once, the caller among them. `lasting` says that the work
-// takes a millisecond or more, so that starting a thread for it pays.
+// takes a millisecond or more, so that waking a thread of our own for it pays.
 void run_team(int threads, bool lasting, void (*body)(const void*, Team&), const void* context);
 
 template <class Body>

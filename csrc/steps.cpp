@@ -1,6 +1,6 @@
 #include "steps.h"
 
-#include <cstdlib>
+#include "system.h"
 
 namespace clipq {
 
@@ -15,12 +15,8 @@ constexpr int TASKS_PER_THREAD = 12;
 
 }  // namespace
 
-Scratch::Scratch(int64_t bytes) : begin_(nullptr) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 64, static_cast<size_t>(bytes))) return;
-    begin_ = static_cast<char*>(memory);
-    memory_.reset(begin_, std::free);
-}
+Scratch::Scratch(int64_t bytes)
+    : memory_(aligned_memory(static_cast<size_t>(bytes))), begin_(static_cast<char*>(memory_.get())) {}
 
 int64_t rows_size(const Kernel& kernel, int64_t m, int64_t k) {
     return Scratch::size_of<char>(kernel.row_stride(k) * m) + Scratch::size_of<float>(m) +

@@ -32,9 +32,9 @@ class Scratch {
     }
 
   private:
-    Scratch(std::shared_ptr<char> memory, char* begin) : memory_(std::move(memory)), begin_(begin) {}
+    Scratch(std::shared_ptr<void> memory, char* begin) : memory_(std::move(memory)), begin_(begin) {}
 
-    std::shared_ptr<char> memory_;
+    std::shared_ptr<void> memory_;
     char* begin_;
     int64_t used_ = 0;
 };

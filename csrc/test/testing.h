@@ -12,6 +12,7 @@
 
 #include "../blocks.h"
 #include "../clipq.h"
+#include "../system.h"
 
 namespace {
 
@@ -68,19 +69,15 @@ inline bool same(const Values& a, const Values& b) {
 // Bytes on a 64-byte boundary, as packed weights are best kept.
 class Packed {
   public:
-    explicit Packed(size_t size) : memory_(nullptr), size_(size) {
-        if (posix_memalign(&memory_, 64, size ? size : 1) != 0) std::abort();
+    explicit Packed(size_t size) : memory_(aligned_memory(size)), size_(size) {
+        if (!memory_) std::abort();
     }
-    ~Packed() { std::free(memory_); }
-    Packed(Packed&& other) noexcept : memory_(other.memory_), size_(other.size_) { other.memory_ = nullptr; }
-    Packed(const Packed&) = delete;
-    Packed& operator=(const Packed&) = delete;
 
-    uint8_t* data() const { return static_cast<uint8_t*>(memory_); }
+    uint8_t* data() const { return static_cast<uint8_t*>(memory_.get()); }
     size_t size() const { return size_; }
 
   private:
-    void* memory_;
+    std::unique_ptr<void, FreeAligned> memory_;
     size_t size_;
 };
 

@@ -26,7 +26,7 @@ def build(compiler: list[str], folder: Path) -> Path:
     extra = [*SANITIZE, "-fsanitize=fuzzer-no-link,address,undefined"]
     objects, have = hatch_build.compile_parts(compiler, folder, extra)
     api, program = folder / "api.o", folder / "abi"
-    link = [flag for flag in hatch_build.LINK if flag != "-shared"]
+    link = hatch_build.link_flags(compiler)
     fuzzer = ["-fsanitize=fuzzer,address,undefined", hatch_build.SOURCES / "fuzz" / "abi.cpp"]
     steps = (
         (*extra, "-c", hatch_build.SOURCES / "api.cpp", "-o", api),

@@ -63,7 +63,7 @@ def flags_of(options: argparse.Namespace) -> list[str]:
 def build(folder: Path, compiler: list[str], extra: list[str], only: str = "*") -> list[Path]:
     """Each file of csrc/test/ as a program of its own; `only` those of that name."""
     objects, have = hatch_build.compile_parts(compiler, folder, extra)
-    link = [flag for flag in hatch_build.LINK if flag != "-shared"]
+    link = hatch_build.link_flags(compiler)
     sources = sorted((hatch_build.SOURCES / "test").glob(f"{only}.cpp"))
     if not sources:
         sys.exit(f"no program is called {only!r}; the files of {hatch_build.SOURCES / 'test'} name them")

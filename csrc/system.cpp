@@ -1,0 +1,58 @@
+#include "system.h"
+
+#include <cstdlib>
+
+#ifdef _WIN32
+#include <malloc.h>
+#else
+#include <dlfcn.h>
+#include <unistd.h>
+#endif
+
+namespace clipq {
+
+namespace {
+
+constexpr size_t BOUNDARY = 64;
+
+}  // namespace
+
+#ifdef _WIN32
+
+void FreeAligned::operator()(void* memory) const { _aligned_free(memory); }
+
+std::unique_ptr<void, FreeAligned> aligned_memory(size_t bytes) {
+    return std::unique_ptr<void, FreeAligned>(_aligned_malloc(bytes ? bytes : 1, BOUNDARY));
+}
+
+// Modules share no names here, and the OpenMP runtime that torch brings (libiomp5md.dll) has none of GNU's entry
+// points: LLVM leaves them out of its build for Windows.
+void* shared_symbol(const char*) { return nullptr; }
+
+int process_number() { return 0; }  // nothing forks
+
+#else
+
+void FreeAligned::operator()(void* memory) const { std::free(memory); }
+
+std::unique_ptr<void, FreeAligned> aligned_memory(size_t bytes) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, BOUNDARY, bytes ? bytes : 1) != 0) memory = nullptr;
+    return std::unique_ptr<void, FreeAligned>(memory);
+}
+
+void* shared_symbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
+
+int process_number() { return getpid(); }
+
+#endif
+
+void pause_briefly() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace clipq

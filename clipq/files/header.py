@@ -38,7 +38,7 @@ numbers from a `model.safetensors` as if they were weights. A file of another na
 _MAX_HEADER = 100 << 20  # safetensors' own limit
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 _ITEM_BYTES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20
 
 
 class DamagedError(CheckpointError):

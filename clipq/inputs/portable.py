@@ -65,8 +65,8 @@ def _clip(settings: Mapping[str, Any], size: Mapping[str, int], crop: Mapping[st
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": _three(settings["mean"]),
-        "image_std": _three(settings["std"]),
+        "image_mean": _three(settings.get("mean", _MEAN)),
+        "image_std": _three(settings.get("std", _STD)),
     }
 
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .description import check_model, described_model, identity
 from .errors import DataError, ResultError, SchemeError, unknown_name
-from .inputs.folders import pictures
-from .inputs.images import Entry, decode, is_image, unlike_a_file
-from .machine import cores
+from .inputs.images import decode
+from .inputs.listing import Inputs
+from .inputs.scaling import smallest_of
 from .matrices import Embeddings, described_vectors, read_ranges, save_embeddings
 from .vectors.codes import DTYPES, KINDS, quantize
 from .vectors.defaults import default_ranges
 from .vectors.ranges import Ranges
 from .version import VERSION
+from .work.batches import Batches, Unreadable, readers
 from .work.processes import launched
 from .work.shards import Shard
-from .work.work import Work, working
+from .work.spent import Spent
+from .work.work import working
 
 if TYPE_CHECKING:
     import torch
@@ -33,41 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Embeddings", "Inputs", "embed", "save_embeddings"]
 
 _BATCHES_PER_SHARD = 8
-_READ_AHEAD = 8
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What is to be embedded, listed and not yet read: names in order, and the pictures or the lines behind them."""
-
-    source: Path
-    tower: str
-    names: tuple[str, ...]
-    digest: str
-    entries: tuple[Entry, ...] = ()  # pictures; without any, the names are the texts
-
-    @classmethod
-    def of(cls, source: str | os.PathLike[str]) -> Inputs:
-        """The pictures of a folder, or the lines of a file. Raises `DataError` if there is nothing to embed."""
-        source = Path(source)
-        if source.is_dir():
-            images = pictures(source)
-            return cls(source, "image", tuple(entry.key for entry in images.entries), images.digest(), images.entries)
-        lines = _lines(source)
-        return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())
-
-
-@dataclass(frozen=True)
-class Items:
-    """The inputs for one model: how one is read (an `Unreadable` says why it cannot be), how a batch is embedded."""
-
-    inputs: Inputs
-    read: Callable[[int], object]
-    encode: Callable[[list[Any]], torch.Tensor]
-
-
-class Unreadable(str):
-    """Why an input has no embedding."""
 
 
 def embed(
@@ -83,7 +46,8 @@ def embed(
 ) -> Embeddings | None:
     """Embed every picture below a folder (sorted by path, names relative to it), or every line of a UTF-8 text file.
 
-    source: the folder or the file, or `Inputs.of` it (which lists it, before a model is loaded).
+    source: the folder or the file, or `Inputs.of` it (which lists it, before a model is loaded, and says how JPEGs are
+    decoded).
     resume: a folder for finished shards; the same call after a kill goes on there and gives the same numbers.
     progress: a bar on stderr; `None` shows it on a terminal, and elsewhere a line now and then.
     dtype: of `vectors.DTYPES`; what the vectors are kept as. Shards are float32: a killed run may go on with another.
@@ -99,17 +63,27 @@ def embed(
     """
     inputs = source if isinstance(source, Inputs) else Inputs.of(source)
     check_model(model, needs_text=inputs.tower == "text")
-    items = _items(model, inputs, normalize)
+    _check_tower(model, inputs)
     processes = launched(model.device.type)
     frozen = _ranges(model, inputs.tower, normalize, dtype, ranges) if processes.is_main else None
     with working(resume, processes, progress) as work:
-        key = {**identity(model, batch_size), "data": inputs.digest, "tower": inputs.tower, "normalize": normalize}
-        own = work.within({**key, "orientation": "exif"})
-        shards = _shards(inputs, items, batch_size, own)
+        own = work.within(_identity(model, inputs, batch_size, normalize))
+        batches = _batches(model, inputs, batch_size, normalize, work.spent)
+        shards = own.streamed(f"{inputs.tower}s", len(inputs.names), batch_size * _BATCHES_PER_SHARD, batches.shards)
     if not processes.is_main:
         return None
+    return replace(_joined(inputs, shards, _about(model, inputs, normalize), dtype, frozen), kept=own.folder)
+
+
+def _identity(model: Model, inputs: Inputs, batch_size: int, normalize: bool) -> dict[str, Any]:
+    """What rows depend on: those of an earlier run are taken only if all of it is the same."""
+    key = {**identity(model, batch_size), "data": inputs.digest, "tower": inputs.tower, "normalize": normalize}
+    return {**key, "orientation": "exif", "decode": inputs.decode}
+
+
+def _about(model: Model, inputs: Inputs, normalize: bool) -> dict[str, Any]:
     about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
-    return replace(_joined(inputs, shards, about, dtype, frozen), kept=own.folder)
+    return {**about, "decode": inputs.decode} if inputs.entries else about
 
 
 def _ranges(
@@ -129,47 +103,34 @@ def _ranges(
     return ranges
 
 
-def _items(model: Model, inputs: Inputs, normalize: bool) -> Items:
+def _check_tower(model: Model, inputs: Inputs) -> None:
     if inputs.tower not in model.towers:
         raise DataError(
             f"this model has no {inputs.tower} tower, so it cannot embed {inputs.source}; "
             f"it has: {', '.join(model.towers)}."
         )
+
+
+def _batches(model: Model, inputs: Inputs, batch_size: int, normalize: bool, spent: Spent) -> Batches:
     if inputs.tower == "image":
-        return Items(inputs, _picture_reader(model, inputs.entries), _image_encoder(model, normalize))
-    return Items(inputs, _line_reader(inputs.names), lambda texts: model.encode_text(texts, normalize=normalize))
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    """The lines of a text file, as they stand; a final line break ends the last line and begins no other."""
-    if not os.path.lexists(path):
-        raise DataError(f"{path} does not exist; give a folder of pictures, or a text file with one text a line.")
-    if reason := unlike_a_file(path):
-        raise DataError(f"{path} is {reason}; give a folder of pictures, or a text file with one text a line.")
-    if is_image(path):
-        raise DataError(f"{path} is a picture; give the folder that holds the pictures, or a text file.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not a UTF-8 text file ({error}); give a text file, or a folder of pictures."
-        ) from error
-    lines = tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path} holds no text; give one text a line.")
-    return lines
+        read, encode = _picture_reader(model, inputs, spent), _image_encoder(model, normalize)
+        return Batches(read, encode, batch_size, readers(), spent)
+    return Batches(_line_reader(inputs.names), lambda texts: model.encode_text(texts, normalize), batch_size, 0, spent)
 
 
 def _line_reader(lines: Sequence[str]) -> Callable[[int], str]:
     return lambda row: lines[row] if lines[row].strip() else Unreadable("an empty line")
 
 
-def _picture_reader(model: Model, entries: Sequence[Entry]) -> Callable[[int], object]:
+def _picture_reader(model: Model, inputs: Inputs, spent: Spent) -> Callable[[int], object]:
+    smallest, preprocess = smallest_of(model.preprocessing, inputs.decode), model.preprocess
+
     def read(row: int) -> object:
         try:
-            return model.preprocess(decode(entries[row], oriented=True))
+            with spent.on("decode"):
+                picture = decode(inputs.entries[row], oriented=True, smallest=smallest)
+            with spent.on("preprocess"):
+                return preprocess(picture)
         except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
             return Unreadable(f"{type(error).__name__}: {error}")
 
@@ -180,29 +141,6 @@ def _image_encoder(model: Model, normalize: bool) -> Callable[[list[Any]], torch
     import torch
 
     return lambda batch: model.encode_image(torch.stack(batch).to(model.device), normalize=normalize)
-
-
-def _shards(inputs: Inputs, items: Items, batch_size: int, work: Work) -> list[Shard]:
-    import torch
-
-    size = batch_size * _BATCHES_PER_SHARD
-    with ThreadPoolExecutor(min(_READ_AHEAD, cores())) as readers, torch.inference_mode():
-        return work.shards(
-            f"{inputs.tower}s", len(inputs.names), size, lambda rows: _shard(items, rows, batch_size, readers)
-        )
-
-
-def _shard(items: Items, rows: range, batch_size: int, readers: ThreadPoolExecutor) -> Shard:
-    """Embed some rows. Only what can be read fills the batches, so they are the same in every run."""
-    import torch
-
-    inputs = dict(zip(rows, readers.map(items.read, rows), strict=True))
-    broken = {row: str(one) for row, one in inputs.items() if isinstance(one, Unreadable)}
-    good = [row for row in rows if row not in broken]
-    batches = [good[i : i + batch_size] for i in range(0, len(good), batch_size)]
-    parts = [items.encode([inputs[row] for row in batch]).float().cpu() for batch in batches]
-    matrix = torch.cat(parts) if parts else torch.empty(0, 0)
-    return Shard(rows.start, torch.tensor(good, dtype=torch.int64), matrix, broken)
 
 
 def _joined(

@@ -39,6 +39,10 @@ class Inputs:
         lines = _lines(source)
         return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())
 
+    def label(self, row: int) -> str:
+        """What a row is called in messages: its name, or the number of an empty line."""
+        return self.names[row].strip() or f"line {row + 1}"
+
 
 def _lines(path: Path) -> tuple[str, ...]:
     """The lines of a text file, as they stand; a final line break ends the last line and begins no other."""

@@ -81,6 +81,12 @@ class Work:
                     if new:
                         break
 
+    def forget(self, title: str, ranges: Iterable[range]) -> None:
+        """Remove the kept shards of `ranges`, which are of no more use."""
+        for rows in ranges:
+            if (path := self._path(title, rows)) is not None:
+                path.unlink(missing_ok=True)
+
     def _kept(self, title: str, rows: range) -> Shard | None:
         """A shard of an earlier run; `None` if there is none, or if it is not what it should be."""
         path = self._path(title, rows)

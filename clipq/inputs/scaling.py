@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from ..errors import unknown_name
@@ -43,10 +44,10 @@ def smallest_of(settings: Mapping[str, Any], decode: str) -> Smallest | None:
 
 
 def _least(size: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
-    across, down = (max(one, 1) / goal for one, goal in zip(size, target, strict=True))
-    ratios = {"shortest": (min(across, down),) * 2, "longest": (max(across, down),) * 2, "squash": (across, down)}[fit]
-    wide, high = (max(1, math.ceil(_SPARE * one / ratio)) for one, ratio in zip(size, ratios, strict=True))
-    return wide, high
+    """`_SPARE` times what `size` becomes, rounded up; all of them (width, height)."""
+    ratios = [Fraction(max(one, 1), goal) for one, goal in zip(size, target, strict=True)]
+    across, down = ratios if fit == "squash" else [(max if fit == "longest" else min)(ratios)] * 2
+    return max(1, math.ceil(_SPARE * size[0] / across)), max(1, math.ceil(_SPARE * size[1] / down))
 
 
 _Sides = tuple[int, int, str]

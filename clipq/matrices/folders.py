@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, OutputError, unknown_name
-from ..resources import check_output_path, json_text, output_path, unwritten
+from ..resources import check_output_folder, json_text, output_path, unwritten
 from .embeddings import Embeddings
 from .files import read_file, save_embeddings
 
@@ -51,7 +51,7 @@ class ShardedFolder:
                 raise OutputError(f"{self.path} exists already; choose another name, or overwrite it with --force.")
             if not (self.path / MANIFEST).is_file():
                 raise OutputError(f"{self.path} is no folder of shards that clipq wrote, so it is not overwritten.")
-        check_output_path(self.unfinished)
+        check_output_folder(self.unfinished)
 
     @property
     def unfinished(self) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-MADE = ("read", "decode", "preprocess")
+MADE = ("decode", "preprocess")
 """What the threads that work ahead do: seconds of a processor, of all of these threads together."""
 TAKEN = ("encode", "wait")
 """What the thread does that takes what they made: seconds of the clock."""
@@ -51,7 +51,11 @@ class Spent:
         own, made = (self._each(names) for names in (TAKEN, MADE))
         return "; ".join(filter(None, (own and f"{own} ms each", made and f"ahead of it {made} ms of a core")))
 
-    def _each(self, names: tuple[str, ...]) -> str:
+    def each(self, what: str) -> float:
+        """Milliseconds of a row."""
         with self._lock:
-            found = {name: 1000 * self.seconds[name] / self.rows for name in names if name in self.seconds}
+            return 1000 * self.seconds.get(what, 0.0) / self.rows
+
+    def _each(self, names: tuple[str, ...]) -> str:
+        found = {name: self.each(name) for name in names if name in self.seconds}
         return ", ".join(f"{name} {ms:.2g}" if ms < 10 else f"{name} {ms:.0f}" for name, ms in found.items())

@@ -41,6 +41,7 @@ ORDER = (
     "embedding",
     "training",
     "benchmark",
+    "file_benchmark",
     "exports",
     "plots",
     "cli",

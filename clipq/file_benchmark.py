@@ -62,10 +62,11 @@ def _ways(model: Model, baseline: Model, inputs: Inputs) -> list[tuple[Model, st
 def _pass(model: Model, inputs: Inputs, batch_size: int, count: int) -> tuple[float, Spent]:
     spent, begun = Spent(), time.perf_counter()
     batches = batches_of(model, inputs, batch_size, True, spent)
-    for shard in batches.shards(cut(range(count), batch_size * BATCHES_PER_SHARD)):
-        if len(shard.broken) == count:
-            raise DataError(f"none of the {count} first inputs of {inputs.source} can be read; {shard.broken[0]}")
-    return time.perf_counter() - begun, spent
+    shards = list(batches.shards(cut(range(count), batch_size * BATCHES_PER_SHARD)))
+    seconds = time.perf_counter() - begun
+    if not spent.rows:
+        raise DataError(f"none of the first {count} inputs of {inputs.source} can be read: {shards[0].broken[0]}")
+    return seconds, spent
 
 
 def _rates(found: list[tuple[float, Spent]]) -> list[float]:

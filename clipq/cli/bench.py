@@ -29,8 +29,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "bench",
         help="time a model against its fp32 self",
         description="Latency, throughput and memory per batch size, for images and texts, against the same model in "
-        "fp32. The two take turns; medians are compared. Preprocessing is not timed, but with --files all is that stands "
-        "between a file and its normalized embedding.",
+        "fp32. The two take turns; medians are compared. Preprocessing is not timed; with --files all is that "
+        "stands between a file and its normalized embedding.",
         epilog="example: clipq bench ViT-B-32 --batch-sizes 1,32",
     )
     add_model(parser)

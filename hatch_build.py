@@ -35,7 +35,7 @@ FLAGS = (
     *([f"-mmacosx-version-min={MACOS}"] if sys.platform == "darwin" else []),
 )
 LINK = ("-shared", "-pthread", *(["-ldl"] if sys.platform.startswith("linux") else []))
-PLAIN = ("portable", "cpu", "parallel", "steps", "attention", "packing", "plan", "blocks")
+PLAIN = ("portable", "cpu", "parallel", "steps", "attention", "packing", "plan", "blocks", "resize")
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx_vnni": ("-mavx2", "-mfma", "-mavxvnni"),

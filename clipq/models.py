@@ -20,6 +20,7 @@ from .inputs.processors import read_processor
 from .inputs.scaling import DECODE, smallest_of
 from .inputs.tokenization import Tokenize, TokenizerSpec, build_tokenizer, describe_tokenizer
 from .inputs.tokenizer_names import tokenizer_named
+from .kernels.resizing import natively
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe
 from .module_like import ModuleLike
@@ -107,7 +108,7 @@ class Model(ModuleLike):
         """PIL image to float tensor [3, height, width]. Raises `ClipqError` if the model came without settings."""
         if not self.preprocessing:
             raise ClipqError("this model came without preprocessing settings; load it by name with clipq.load.")
-        return build_preprocess(self.preprocessing)
+        return natively(build_preprocess(self.preprocessing))
 
     @cached_property
     def tokenizer(self) -> Tokenize:

@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#define CLIPQ_ABI_VERSION 3
+#define CLIPQ_ABI_VERSION 4
 #define CLIPQ_API __attribute__((visibility("default")))
 
 enum clipq_path {
@@ -125,6 +125,22 @@ CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
                                const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,
                                float* y);
+
+// What each of `count` outputs of a pass of resizing is made of: `number[i]` neighbours from `first[i]` on, at most
+// `most`, with the weights weight[i * most ...], of 22 fractional bits.
+struct clipq_taps {
+    int64_t count, most;
+    const int32_t *first, *number, *weight;
+};
+
+// Beyond any picture, and no product of two of it with a pixel's bytes leaves int64.
+#define CLIPQ_MAX_SIDE (INT64_C(1) << 24)
+
+// out[c][y][x] = table[c][p[y][x][c]], p being the 8-bit RGB picture [height, width, 3] resized with these taps as Pillow
+// does it: first across, rounded to 8 bits, then down. table: [3, 256]; out: [3, down->count, across->count].
+CLIPQ_API int clipq_preprocess(int path, const uint8_t* pixels, int64_t height, int64_t width,
+                               const struct clipq_taps* across, const struct clipq_taps* down, const float* table,
+                               float* out);
 
 #ifdef __cplusplus
 }

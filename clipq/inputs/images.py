@@ -148,7 +148,7 @@ def decode(entry: Entry, oriented: bool = False, smallest: Smallest | None = Non
     Raises whatever Pillow raises where it is broken, truncated or a bomb.
     """
     image = _opened(entry.read(), smallest)
-    return upright(image) if oriented else _rgb(image)
+    return _turned(image) if oriented else _rgb(image)
 
 
 def decode_upright(source: bytes | str | os.PathLike[str] | Image, smallest: Smallest | None = None) -> Image:
@@ -164,7 +164,7 @@ def decode_upright(source: bytes | str | os.PathLike[str] | Image, smallest: Sma
     try:
         if isinstance(source, Image):
             return upright(source)
-        return upright(_opened(source if isinstance(source, bytes) else read_file(source), smallest))
+        return _turned(_opened(source if isinstance(source, bytes) else read_file(source), smallest))
     except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
         raise DataError(f"cannot read {name}: {type(error).__name__}: {error}") from error
 
@@ -174,14 +174,22 @@ def upright(image: Image) -> Image:
 
     16-bit pictures are scaled to 8 bits. Raises `ValueError` for modes without a known range (32-bit, float).
     """
+    return _turned(image, ours=False)
+
+
+def _turned(image: Image, ours: bool = True) -> Image:
+    """`upright`; a picture that is nobody else's is not copied where it is as it should be already."""
     from PIL.Image import Transpose
 
     image.load()  # TIFF is turned by Pillow while it loads
     turn = Transpose[_TURNS[found]] if (found := _orientation(image)) in _TURNS else None
-    image = _rgb(image)
-    image = image if turn is None else image.transpose(turn)
-    image.info = {}
-    return image
+    rgb = _rgb(image)
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    elif rgb is image and not ours:
+        rgb = image.copy()
+    rgb.info = {}
+    return rgb
 
 
 _TURNS = {
@@ -225,7 +233,8 @@ def _rgb(image: Image) -> Image:
         raise ValueError(
             f"pixels of mode {image.mode} (32 bits) have no range that says what is white; save it with 8 or 16 bits"
         )
-    return (_eight_bits(image) if sixteen else image).convert("RGB")
+    image = _eight_bits(image) if sixteen else image
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of 12 megapixels takes 6 ms
 
 
 def _eight_bits(image: Image) -> Image:

@@ -16,7 +16,7 @@ PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
 """Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
 
 _LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
-_ABI = 3
+_ABI = 4
 MAX_INPUTS = 65793
 """The longest row whose sum of products of 8-bit numbers fits int32."""
 BAD_SIZE = 2
@@ -34,6 +34,7 @@ _SIGNATURES = {
         [_INT, _INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4, _LONG, _LONG, _LONG, *_GRID],
     ),
     "clipq_gather_rows": (_INT, [_INT, _INT, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _POINTER]),
+    "clipq_preprocess": (_INT, [_INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),
     "clipq_pack_block": (_INT, [_INT, _POINTER, _POINTER]),
     "clipq_block_width": (_LONG, [_POINTER, ctypes.c_size_t]),

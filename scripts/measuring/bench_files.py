@@ -176,6 +176,9 @@ def main() -> None:
         for one in all_of_them:
             stack.callback(one.close)
         fit = [one for one in all_of_them if not one.left_out]
+        for one in all_of_them:
+            if one.left_out:
+                print(f"{one.name} left out: {one.left_out}", flush=True)
         rows = [race(fit, name, source, args.runs) for name, source in given.items()]
     result = {
         "what": f"{ARCH} from files to vectors",

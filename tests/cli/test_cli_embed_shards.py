@@ -99,7 +99,7 @@ def test_bench_from_files(model, pictures, capsys, threads):
         assert set(row["ms"]) == {"encode", "wait", "decode", "preprocess"}
     assert report["rows"][-1]["speedup"] == 1
     assert main(argv) == 0
-    assert "12 images in batches of 4" in capsys.readouterr().out
+    assert "12 images, batches of 4" in capsys.readouterr().out
 
 
 def test_bench_from_a_text_file(model, tmp_path, capsys, threads):

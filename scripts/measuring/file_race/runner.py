@@ -6,6 +6,8 @@ version of clipq on PYTHONPATH that version is measured, so nothing is imported 
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import logging
 import sys
@@ -45,11 +47,11 @@ def open_clip_model(folder: Path) -> tuple[Any, Any]:
 
 
 def clipq_model(folder: Path) -> Any:
-    from clipq.tokenization import TokenizerSpec
-
     import clipq
     from clipq.models import Model
 
+    place = "clipq.inputs.tokenization" if importlib.util.find_spec("clipq.inputs") else "clipq.tokenization"  # 0.2
+    TokenizerSpec = importlib.import_module(place).TokenizerSpec  # noqa: N806 (a class)
     module, _ = open_clip_model(folder)
     tokenizer = TokenizerSpec({"kind": "open_clip", "context_length": 77})
     preprocessing = {"kind": "open_clip", "size": 224}

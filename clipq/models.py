@@ -182,9 +182,10 @@ class Model(ModuleLike):
 
     def _encode_pictures(self, images: list[Any], normalize: bool, decode: str) -> Tensor:
         """Threads open and preprocess them while those before are encoded."""
-        preprocess, smallest = self.preprocess, smallest_of(self.preprocessing, decode)
+        smallest = smallest_of(self.preprocessing, decode)
         if not images:
             return self._no_images(normalize)
+        preprocess = self.preprocess
         # One thread a picture object: Pillow reads it when it is first looked at, and two at once would disturb it.
         threads = readers() if 1 < len(images) == len(set(map(id, images))) else 0
         with ahead(lambda one: preprocess(open_picture(one, smallest)), images, threads, _PICTURES) as opened:

@@ -15,6 +15,8 @@ from ..errors import unknown_name
 
 DECODES = ("exact", "scaled")
 DECODE = "exact"
+"""The default, by measurement: on 56 real photos of wallpaper sizes the mean cosine of fp32 embeddings to exact ones
+is 0.9995 with twice a model's size kept (0.9998 with three times, 0.9999 with four), and scaled was to have 0.9998."""
 
 Smallest = Callable[[tuple[int, int]], tuple[int, int]]
 """From the size (width, height) of a picture, the way up it is looked at, to the least that is to be decoded of it."""

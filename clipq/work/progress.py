@@ -23,7 +23,7 @@ def progress_of(shown: bool, progress: bool | None, spent: Spent | None = None) 
     """Progress on stderr. `progress`: True is a bar, False nothing; `None` is a bar on a terminal, else lines.
 
     shown: False (another process shows it) is nothing in any case. spent: what the work says of its time; how many
-    rows a second are done and where the time goes stand beside the bar and in the lines, and in a last line of all.
+    rows a second are done and where the time goes stand beside the bar, and in a last line of what was long or had one.
     """
     spent, begun = spent or Spent(), time.monotonic()
     terminal = sys.stderr.isatty()
@@ -35,8 +35,8 @@ def progress_of(shown: bool, progress: bool | None, spent: Spent | None = None) 
             yield begin
     else:
         yield lambda title, total: Lines(title, total, spent=spent).advance
-    if said := spent.said():
-        seconds = time.monotonic() - begun
+    seconds = time.monotonic() - begun
+    if (said := spent.said()) and (progress or terminal or seconds >= _SECONDS):
         print(
             f"clipq: {spent.rows} inputs in {span(seconds)}, {spent.rows / seconds:.1f} a second; {said}",
             file=sys.stderr,

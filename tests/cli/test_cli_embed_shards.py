@@ -45,9 +45,12 @@ def test_broken_ones_are_named_and_counted(model, tmp_path, capsys):
     assert "left out 0.png" in err and "left out 5.png" in err and "2 of 7 inputs could not be read" in err
 
 
-def test_the_last_line_says_where_the_time_went(model, pictures, tmp_path, capsys):
+def test_the_last_line_of_long_work_says_where_the_time_went(model, pictures, tmp_path, capsys, monkeypatch):
+    assert main(["embed", model, str(pictures), "-o", str(tmp_path / "short.npy")]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("clipq.work.progress._SECONDS", 0.0)
     assert main(["embed", model, str(pictures), "-o", str(tmp_path / "x.npy")]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "a second" in line]
+    line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("clipq: 12 inputs in ")
     assert all(word in line for word in ("encode", "wait", "decode", "preprocess"))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .spent import Spent
+from .spent import TAKEN, Spent
 
 Begin = Callable[[str, int], Callable[[int], None]]
 """Told a title and a total number of rows, it gives the function that is told of rows done."""
@@ -56,7 +56,7 @@ def _bar(spent: Spent) -> Iterator[Begin]:
             task, rate = bar.add_task(title, total=total, where=""), Rate(spent)
 
             def advance(rows: int) -> None:
-                bar.update(task, advance=rows, where="; ".join(filter(None, (rate.said(), spent.said()))))
+                bar.update(task, advance=rows, where=rate.said())
 
             return advance
 
@@ -76,9 +76,10 @@ class Rate:
         self.begun, self.rows = self.clock(), self.spent.rows
 
     def said(self) -> str:
-        """ "61.2 a second", or "" while there are none."""
+        """ "61/s, wait 4 %" (for what is read ahead), or "" while there are none: a bar has 80 columns."""
         rows, seconds = self.spent.rows - self.rows, self.clock() - self.begun
-        return f"{rows / seconds:.1f} a second" if rows and seconds else ""
+        waited = 100 * self.spent.seconds.get("wait", 0.0) / (sum(map(self.spent.seconds.get, TAKEN, (0.0, 0.0))) or 1)
+        return f"{rows / seconds:.0f}/s, wait {waited:.0f} %" if rows and seconds else ""
 
 
 @dataclass

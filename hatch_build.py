@@ -35,7 +35,20 @@ FLAGS = (
     *([f"-mmacosx-version-min={MACOS}"] if sys.platform == "darwin" else []),
 )
 LINK = ("-pthread",)
-PLAIN = ("portable", "cpu", "system", "crew", "parallel", "steps", "attention", "packing", "plan", "blocks", "ends")
+PLAIN = (
+    "portable",
+    "cpu",
+    "system",
+    "crew",
+    "parallel",
+    "steps",
+    "attention",
+    "packing",
+    "plan",
+    "blocks",
+    "ends",
+    "resize",
+)
 X86 = {
     "avx2": ("-mavx2", "-mfma"),
     "avx_vnni": ("-mavx2", "-mfma", "-mavxvnni"),

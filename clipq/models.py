@@ -18,14 +18,18 @@ from .inputs.borders import batch_of, check_ids, check_pixels, pictures
 from .inputs.given import fill, open_picture, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
+from .inputs.scaling import DECODE, smallest_of
 from .inputs.tokenization import Tokenize, build_tokenizer, describe_tokenizer
 from .inputs.tokenizer_files import TokenizerSpec
 from .inputs.tokenizer_names import tokenizer_named
+from .kernels.resizing import natively
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe
 from .module_like import ModuleLike
 from .modules.state import fingerprint
 from .towers.parts import each_once, in_parts
+from .work.ahead import ahead
+from .work.batches import readers
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -106,7 +110,7 @@ class Model(ModuleLike):
         """PIL image to float tensor [3, height, width]. Raises `ClipqError` if the model came without settings."""
         if not self.preprocessing:
             raise ClipqError("this model came without preprocessing settings; load it by name with clipq.load.")
-        return build_preprocess(self.preprocessing)
+        return natively(build_preprocess(self.preprocessing))
 
     @cached_property
     def tokenizer(self) -> Tokenize:
@@ -116,20 +120,21 @@ class Model(ModuleLike):
         return build_tokenizer(self.tokenizer_spec)
 
     @torch.no_grad()
-    def encode_image(self, pixels: Pixels, normalize: bool = False) -> Tensor:
+    def encode_image(self, pixels: Pixels, normalize: bool = False, decode: str = DECODE) -> Tensor:
         """float32 embeddings [batch, width]; of length 1 if asked.
 
         `pixels`: preprocessed images [batch, 3, height, width], a tensor of any floating-point type, which is cast; or
         a picture or a list of pictures: PIL images, paths, files' bytes, uint8 arrays [height, width, 3], turned as
         their EXIF orientation says; or a mapping of what the host's own forward takes (SigLIP 2 NaFlex: patches, mask,
         grid). None at all give [0, width]. Raises `DataError`, before the work, for what the model does not take.
+        decode: of files; "scaled" lets the JPEG decoder leave out what is far below the model's size, "exact" nothing.
         """
         self._require("image")
         if isinstance(pixels, Mapping):
             return self._encode_mapping(pixels, normalize)
         pixels = pixels if isinstance(pixels, Tensor) else pictures(pixels)
         if isinstance(pixels, list):
-            return self._encode_pictures(pixels, normalize)
+            return self._encode_pictures(pixels, normalize, decode)
         check_pixels(pixels, self.host.pixel_shape(self.module), self.host.any_size(self.module))
         if len(pixels) == 0:
             return self._no_images(normalize)
@@ -177,15 +182,21 @@ class Model(ModuleLike):
         """The kernels its int8 linears run on, such as "native" or "int_mm"; "float" without int8."""
         return kernel_path(self.module)
 
-    def _encode_pictures(self, images: list[Any], normalize: bool) -> Tensor:
+    def _encode_pictures(self, images: list[Any], normalize: bool, decode: str) -> Tensor:
+        """Threads open and preprocess them while those before are encoded."""
+        smallest = smallest_of(self.preprocessing, decode)
         if not images:
             return self._no_images(normalize)
         preprocess = self.preprocess
+        # One thread a picture object: Pillow reads it when it is first looked at, and two at once would disturb it.
+        threads = readers() if 1 < len(images) == len(set(map(id, images))) else 0
+        with ahead(lambda one: preprocess(open_picture(one, smallest)), images, threads, _PICTURES) as opened:
 
-        def encode(part: slice) -> Tensor:
-            return self.encode_image(torch.stack([preprocess(open_picture(one)) for one in images[part]]), normalize)
+            def encode(part: slice) -> Tensor:
+                pixels = [next(opened).result() for _ in images[part]]
+                return self.encode_image(torch.stack(pixels), normalize)
 
-        return in_parts(encode, len(images), _PICTURES)
+            return in_parts(encode, len(images), _PICTURES)
 
     def _encode_mapping(self, inputs: Mapping[str, Any], normalize: bool) -> Tensor:
         """Of what the host's processor gives. Pixels alone are checked as pixels; the rest is for the host to check."""

@@ -159,6 +159,22 @@ CLIPQ_API int clipq_float_linear(int path, int threads, const float* x, int64_t 
 CLIPQ_API int clipq_pool_attention(int path, int threads, const float* q, const float* kv, const int64_t* offsets,
                                    int64_t batch, int64_t heads, int64_t dim, float* y);
 
+// What each of `count` outputs of a pass of resizing is made of: `number[i]` neighbours from `first[i]` on, at most
+// `most`, with the weights weight[i * most ...], of 22 fractional bits.
+struct clipq_taps {
+    int64_t count, most;
+    const int32_t *first, *number, *weight;
+};
+
+// Beyond any picture, and no product of two of it with a pixel's bytes leaves int64.
+#define CLIPQ_MAX_SIDE (INT64_C(1) << 24)
+
+// out[c][y][x] = table[c][p[y][x][c]], p being the 8-bit RGB picture [height, width, 3] resized with these taps as Pillow
+// does it: first across, rounded to 8 bits, then down. table: [3, 256]; out: [3, down->count, across->count].
+CLIPQ_API int clipq_preprocess(int path, const uint8_t* pixels, int64_t height, int64_t width,
+                               const struct clipq_taps* across, const struct clipq_taps* down, const float* table,
+                               float* out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -3,6 +3,7 @@
 
 #include "attention.h"
 #include "gemm.h"
+#include "passes.h"
 
 namespace {
 
@@ -10,8 +11,8 @@ template <class Isa>
 constexpr Kernel kernel_of() {
     using G = Gemm<Isa>;
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
-            G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend,
-            Attend<Isa>::product};
+            G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend, Attend<Isa>::product,
+            across_rows, down_row};
 }
 
 }  // namespace

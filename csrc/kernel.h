@@ -62,6 +62,18 @@ struct Attention {
     int64_t ldo, queries, keys, dim, visible;
 };
 
+constexpr int TAP_BITS = 22;   // of the fraction of a weight of resizing
+constexpr int TAPS = 5;        // pixels of three bytes in a vector of TAP_LANES, whose last lane has weight 0
+constexpr int TAP_LANES = 16;
+constexpr int TAP_ROWS = 4;    // of a picture that share the loads of the weights
+constexpr int PIXEL = 4;       // bytes of a pixel between the passes
+
+// The pass across a picture: output x has number[x] taps from pixel first[x] on, in at most `groups` of TAPS.
+struct Taps {
+    int64_t count, groups;
+    const int32_t *first, *number;
+};
+
 struct Kernel {
     int tile_rows;   // rows of x a register tile covers
     int panel_cols;  // output channels packed together
@@ -80,6 +92,13 @@ struct Kernel {
     // c[rows, columns] = a[rows, k] @ b[k, columns] in floats; rows of b and c are readable and writable to WIDEST.
     void (*product)(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t k, float* c, int64_t ldc,
                     int64_t rows, int64_t columns);
+    // TAP_ROWS rows of RGB, `stride` bytes apart, to rows of PIXEL bytes a pixel, `out_stride` apart. weights:
+    // [count, groups, TAP_LANES]. May read TAP_LANES bytes from the first byte of any group of taps.
+    void (*across_rows)(const uint8_t* rows, int64_t stride, const Taps& taps, const int32_t* weights, uint8_t* out,
+                        int64_t out_stride);
+    // A row of `bytes` bytes, a multiple of TAP_LANES, as the weighted sum of `number` rows, `stride` bytes apart.
+    void (*down_row)(const uint8_t* rows, int64_t stride, int64_t bytes, const int32_t* weights, int64_t number,
+                     uint8_t* out);
 };
 
 constexpr int64_t WIDEST = 16;  // floats in the widest vector of any path

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..description import precision_name
+from ..errors import ClipqError
+from ..inputs.listing import Inputs
 from . import show
 from .options import (
     add_model,
@@ -25,7 +29,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "bench",
         help="time a model against its fp32 self",
         description="Latency, throughput and memory per batch size, for images and texts, against the same model in "
-        "fp32. The two take turns; medians are compared. Preprocessing is not timed.",
+        "fp32. The two take turns; medians are compared. Preprocessing is not timed; with --files all is that "
+        "stands between a file and its normalized embedding.",
         epilog="example: clipq bench ViT-B-32 --batch-sizes 1,32",
     )
     add_model(parser)
@@ -36,11 +41,52 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--runs", metavar="N", type=positive, default=10, help="timed samples (default: %(default)s)")
     parser.add_argument("--no-memory", action="store_true", help="skip memory (it loads both models once more)")
     add_plot(parser, "draw the times", "clipq-bench.svg")
+    help = "inputs a second from files: a folder of pictures, or a text file, one text a line"
+    parser.add_argument("--files", metavar="FOLDER", type=Path, help=help)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    return _run_files(args) if args.files else _run_batches(args)
+
+
+def _run_files(args: argparse.Namespace) -> int:
+    from ..file_benchmark import benchmark_files
+
+    if args.plot:
+        raise ClipqError("--plot draws times by batch size, which --files does not measure; leave one of them out.")
+    inputs = Inputs.of(args.files)
+    baseline_of(args)
+    model, baseline = load_model(args), load_baseline(args)
+    report = benchmark_files(model, baseline, inputs, args.runs, max(args.batch_sizes))
+    if args.json:
+        show.as_json(report)
+    else:
+        _print_files(report)
+    return 0
+
+
+def _print_files(report: dict[str, Any]) -> None:
+    each = ("encode", "wait", "decode", "preprocess")
+    headings = ("precision", "decode", ">per second", ">min-max", ">faster", *(f">{what} ms" for what in each))
+    show.table(headings, [_file_cells(row, each) for row in report["rows"]])
+    own, machine = report["model"], report["environment"]
+    print(f"{machine['processor']}, {machine['threads']} threads; kernel path {own['kernel_path']}")
+    print(
+        f"{report['inputs']} {report['tower']}s, batches of {report['batch_size']}; medians of {report['runs']} passes"
+    )
+    print("ms of each input: encode and wait by the clock, decode and preprocess of a core, in threads ahead of it")
+
+
+def _file_cells(row: dict[str, Any], each: Sequence[str]) -> tuple[str, ...]:
+    rate = row["per_second"]
+    times = (f"{row['ms'][what]:.2f}" if what in row["ms"] else "" for what in each)
+    span = f"{rate['min']:.1f}-{rate['max']:.1f}"
+    return (row["precision"], row["decode"] or "", f"{rate['median']:.1f}", span, f"{row['speedup']:.2f}x", *times)
+
+
+def _run_batches(args: argparse.Namespace) -> int:
     from .. import plots
     from ..benchmark import benchmark, memory
 

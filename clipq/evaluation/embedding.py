@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..description import identity
 from ..errors import DataError, ResultError
 from ..inputs.images import Entry, Images, decode
-from ..machine import cores
+from ..work.batches import Batches, Unreadable, readers
 from ..work.shards import Shard
+from ..work.spent import Spent
 from ..work.work import Work
 from .prompts import Template, class_embeddings, prompts
 
@@ -39,17 +39,10 @@ class Embedded:
 
 def embed_images(model: Model, images: Images, batch_size: int, work: Work) -> Embedded:
     """Embed every image that can be read. `DataError` if none can, `ResultError` if an embedding is not finite."""
-    import torch
-
     work = work.within({**identity(model, batch_size), "data": images.digest(), "what": "images"})
     begun = time.perf_counter()
-    with ThreadPoolExecutor(min(8, cores())) as readers, torch.inference_mode():
-        shards = work.shards(
-            "images",
-            len(images),
-            batch_size * _BATCHES_PER_SHARD,
-            lambda rows: _image_shard(model, images.entries, rows, batch_size, readers),
-        )
+    batches = Batches(_reader(model, images.entries, work.spent), _encoder(model), batch_size, readers(), work.spent)
+    shards = work.streamed("images", len(images), batch_size * _BATCHES_PER_SHARD, batches.shards)
     seconds = time.perf_counter() - begun
     broken = {row: reason for shard in shards for row, reason in shard.broken.items()}
     if len(broken) == len(images):
@@ -60,35 +53,28 @@ def embed_images(model: Model, images: Images, batch_size: int, work: Work) -> E
     return Embedded(indices, embeddings, broken, fresh / seconds if fresh else None)
 
 
-def _image_shard(
-    model: Model, entries: Sequence[Entry], rows: range, batch_size: int, readers: ThreadPoolExecutor
-) -> Shard:
+def _reader(model: Model, entries: Sequence[Entry], spent: Spent) -> Callable[[int], torch.Tensor | Unreadable]:
+    """The preprocessed image of a row, or why there is none."""
+
+    def read(row: int) -> torch.Tensor | Unreadable:
+        try:
+            with spent.on("decode"):
+                image = decode(entries[row])
+        except Exception as error:  # whatever a decoder does with hostile bytes, it means that this image is broken
+            return Unreadable(f"{type(error).__name__}: {error}")
+        try:
+            with spent.on("preprocess"):
+                return model.preprocess(image)
+        except ValueError as error:  # resizing 1 x 10000 pixels leaves none
+            return Unreadable(f"{type(error).__name__}: {error}")
+
+    return read
+
+
+def _encoder(model: Model) -> Callable[[list[torch.Tensor]], torch.Tensor]:
     import torch
 
-    good, broken, batch, parts = [], {}, [], []
-    for row, pixels in zip(rows, readers.map(lambda row: _pixels(model, entries[row]), rows), strict=True):
-        if isinstance(pixels, str):
-            broken[row] = pixels
-        else:
-            good.append(row)
-            batch.append(pixels)
-        if batch and (len(batch) == batch_size or row == rows[-1]):
-            parts.append(model.encode_image(torch.stack(batch).to(model.device), normalize=True).float().cpu())
-            batch = []
-    embeddings = torch.cat(parts) if parts else torch.empty(0, 0)
-    return Shard(rows.start, torch.tensor(good, dtype=torch.int64), embeddings, broken)
-
-
-def _pixels(model: Model, entry: Entry) -> torch.Tensor | str:
-    """The preprocessed image, or why there is none."""
-    try:
-        image = decode(entry)
-    except Exception as error:  # whatever a decoder does with hostile bytes, it means that this image is broken
-        return f"{type(error).__name__}: {error}"
-    try:
-        return model.preprocess(image)
-    except ValueError as error:  # resizing 1 x 10000 pixels leaves none
-        return f"{type(error).__name__}: {error}"
+    return lambda batch: model.encode_image(torch.stack(batch).to(model.device), normalize=True)
 
 
 def embed_classes(model: Model, names: Sequence[str], patterns: Sequence[Template], work: Work) -> torch.Tensor:

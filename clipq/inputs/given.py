@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import DataError
 from .images import unlike_a_file
+from .scaling import Smallest
 
 _PLACE = re.compile(r"\{c?\}")
 
@@ -71,15 +72,18 @@ def _no_picture(one: Any) -> str:
     return "" if isinstance(one, (bytes, bytearray, Image)) else _shown(one)
 
 
-def open_picture(picture: Any) -> Any:
-    """The RGB PIL image, the way up that EXIF says, of a PIL image, path, bytes or uint8 array [height, width(, 3)]."""
+def open_picture(picture: Any, smallest: Smallest | None = None) -> Any:
+    """The RGB PIL image, the way up that EXIF says, of a PIL image, path, bytes or uint8 array [height, width(, 3)].
+
+    smallest: the least that a JPEG file may be decoded to, see `scaling.smallest_of`.
+    """
     from PIL import Image
 
     from .images import decode_upright
 
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(np.ascontiguousarray(picture[..., 0] if picture.shape[2:] == (1,) else picture))
-    return decode_upright(bytes(picture) if isinstance(picture, bytearray) else picture)
+    return decode_upright(bytes(picture) if isinstance(picture, bytearray) else picture, smallest)
 
 
 def prompts(labels: Any, templates: Any) -> tuple[list[str], list[str]]:

@@ -13,6 +13,8 @@ from .tokenizer_files import TokenizerSpec
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """PIL's numbers."""
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""What open_clip's settings mean where they name none: OpenAI's."""
 
 
 def image_processor(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,8 +62,17 @@ def _open_clip(settings: dict[str, Any]) -> Preprocess:
 def _timm(settings: dict[str, Any]) -> Preprocess:
     from timm.data import create_transform
 
-    transform = create_transform(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-    return lambda image: transform(image.convert("RGB"))
+    return _InRgb(create_transform(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}))
+
+
+class _InRgb:
+    """timm's transform, which takes RGB alone, of pictures of any mode. `transforms`: its steps."""
+
+    def __init__(self, transform: Any):
+        self.transform, self.transforms = transform, transform.transforms
+
+    def __call__(self, image: Image) -> Tensor:
+        return self.transform(image.convert("RGB"))
 
 
 def _transformers(settings: dict[str, Any]) -> Preprocess:

@@ -46,6 +46,7 @@ _SIGNATURES = {
     "clipq_layer_norm": (_INT, [_INT, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _FLOAT, _POINTER]),
     "clipq_float_linear": (_INT, [_INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _POINTER]),
     "clipq_pool_attention": (_INT, [_INT, _INT, *[_POINTER] * 3, _LONG, _LONG, _LONG, _POINTER]),
+    "clipq_preprocess": (_INT, [_INT, _POINTER, _LONG, _LONG, *[_POINTER] * 4]),
     "clipq_block_size": (ctypes.c_size_t, [_INT, _POINTER]),
     "clipq_pack_block": (_INT, [_INT, _POINTER, _POINTER]),
     "clipq_block_width": (_LONG, [_POINTER, ctypes.c_size_t]),

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, tee
 from pathlib import Path
 
 from ..errors import ClipqWarning
@@ -16,7 +18,9 @@ from ..resources import output_path
 from .processes import Processes
 from .progress import Begin, progress_of
 from .shards import DamagedShard, Shard, read_shard, write_shard
+from .spent import Spent
 
+Do = Callable[[Iterable[range]], Iterable[Shard]]
 _KEPT = "What was finished is kept; make room, and give the same command again to go on."
 
 
@@ -24,31 +28,64 @@ _KEPT = "What was finished is kept; make room, and give the same command again t
 class Work:
     """Where shards are kept (`None`: nowhere), who does them, and who is told how many rows are done.
 
-    key: the identity of the work that the folder is for, see `within`.
+    key: the identity of the work that the folder is for, see `within`. spent: where its time goes, which `begin` shows.
     """
 
     folder: Path | None
     processes: Processes
     begin: Begin
     key: str = ""
+    spent: Spent = field(default_factory=Spent)
 
     def shards(self, title: str, total: int, size: int, do: Callable[[range], Shard]) -> list[Shard]:
         """All shards of `range(total)`, in order, in every process; only missing and damaged ones are done.
 
+        As `streamed`, where nothing is gained by knowing the next range while one is done.
+        """
+        return self.streamed(title, total, size, partial(map, do))
+
+    def streamed(self, title: str, total: int, size: int, do: Do) -> list[Shard]:
+        """All shards of `range(total)`, in order, in every process; `do` is given the ranges of those that are missing
+        or damaged, one by one as it asks for them, and gives their shards in order.
+
         Shards depend on `size` alone, never on the number of processes: one process and four do the same batches.
         A damaged one is a `ClipqWarning`; one that cannot be written is an `OutputError`, and those before it stay.
         """
-        starts = self.processes.mine(range(0, total, size))
-        ranges = [range(start, min(start + size, total)) for start in starts]
+        ranges = self.processes.mine(cut(range(total), size))
         advance = self.begin(title, sum(map(len, ranges)))
-        done = []
-        for rows in ranges:
-            done.append(self._kept(title, rows) or self._done(title, rows, do))
-            advance(len(rows))
+        done = list(self.each(title, ranges, do, advance))
         if _widths(done) > 1:  # a kept shard is sealed, and still it is of something else
             self._warn("shards of several widths are kept")
-            done = [self._done(title, rows, do) for rows in ranges]
+            done = [self._written(title, shard) for shard in do(ranges)]
         return sorted(self.processes.gathered(done), key=lambda shard: shard.start)
+
+    def each(self, title: str, ranges: Iterable[range], do: Do, advance: Callable[[int], None]) -> Iterator[Shard]:
+        """The shards of `ranges`, one after the other, as `streamed` does them; none is held here once it is given."""
+        kept: dict[int, Shard] = {}
+        left, asked = tee(ranges)
+
+        def missing() -> Iterator[range]:
+            for rows in asked:
+                if (shard := self._kept(title, rows)) is None:
+                    yield rows
+                else:
+                    kept[rows.start] = shard
+
+        with closing(_generator(do(missing()))) as fresh:
+            for shard in chain(fresh, (None,)):  # None: the kept ones after the last that was done
+                for rows in left:
+                    new = shard is not None and rows.start == shard.start
+                    found = self._written(title, shard) if new else kept.pop(rows.start)
+                    advance(len(rows))
+                    yield found
+                    if new:
+                        break
+
+    def forget(self, title: str, ranges: Iterable[range]) -> None:
+        """Remove the kept shards of `ranges`, which are of no more use."""
+        for rows in ranges:
+            if (path := self._path(title, rows)) is not None:
+                path.unlink(missing_ok=True)
 
     def _kept(self, title: str, rows: range) -> Shard | None:
         """A shard of an earlier run; `None` if there is none, or if it is not what it should be."""
@@ -61,8 +98,8 @@ class Work:
             self._warn(f"the kept shard {path.name} is damaged: {damage}")
             return None
 
-    def _done(self, title: str, rows: range, do: Callable[[range], Shard]) -> Shard:
-        shard = do(rows)
+    def _written(self, title: str, shard: Shard) -> Shard:
+        rows = range(shard.start, shard.start + len(shard.indices) + len(shard.broken))
         if (path := self._path(title, rows)) is not None:
             write_shard(path, shard, self.key, _KEPT)
         return shard
@@ -85,12 +122,23 @@ class Work:
         return replace(self, folder=folder, key=key)
 
 
+def _generator(shards: Iterable[Shard]) -> Iterator[Shard]:
+    """With a `close`, which ends what reads ahead for it."""
+    yield from shards
+
+
 def _widths(shards: Sequence[Shard]) -> int:
     return len({shard.embeddings.shape[-1] for shard in shards if len(shard.indices)})
+
+
+def cut(rows: range, size: int) -> list[range]:
+    """`rows` in ranges of `size`; the last one may be shorter."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @contextmanager
 def working(folder: str | os.PathLike[str] | None, processes: Processes, progress: bool | None) -> Iterator[Work]:
     """Work whose progress the main process shows on stderr, see `progress_of`."""
-    with progress_of(processes.is_main, progress) as begin:
-        yield Work(Path(folder) if folder is not None else None, processes, begin)
+    spent = Spent()
+    with progress_of(processes.is_main, progress, spent) as begin:
+        yield Work(Path(folder) if folder is not None else None, processes, begin, spent=spent)

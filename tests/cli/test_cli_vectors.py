@@ -15,6 +15,7 @@ from clipq.cli import main
 from clipq.errors import DataError, SchemeError, UnknownNameError
 from clipq.matrices import read_embeddings, save_embeddings
 from clipq.vectors import default_ranges, quantize
+from clipq.work.batches import Batches
 
 RANGED = ("int8", "int8-per-dimension", "ubinary")
 LINES = [f"square number {i}" for i in range(40)]
@@ -94,20 +95,20 @@ def test_a_killed_run_goes_on_to_the_same_file(dtype, quantized, texts, tmp_path
     """Also where it was begun for another dtype: what is kept of it is float32."""
     argv = ["embed", str(quantized), str(texts), "--batch-size", "1", "--dtype", dtype, "-o"]
     assert main([*argv, str(tmp_path / "whole.safetensors")]) == 0
-    done, shard = [], embedding._shard
+    done, shard = [], Batches._shard
 
-    def killed(items, rows, *rest):
+    def killed(self, rows, read):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(rows)
-        return shard(items, rows, *rest)
+        return shard(self, rows, read)
 
-    monkeypatch.setattr(embedding, "_shard", killed)
+    monkeypatch.setattr(Batches, "_shard", killed)
     out = tmp_path / "resumed.safetensors"
     assert main([*argv[:-3], "--dtype", "ubinary", "-o", str(out)]) == 130
     assert not out.exists()
     done.clear()
-    monkeypatch.setattr(embedding, "_shard", lambda items, rows, *rest: done.append(rows) or shard(items, rows, *rest))
+    monkeypatch.setattr(Batches, "_shard", lambda self, rows, read: done.append(rows) or shard(self, rows, read))
     assert main([*argv, str(out)]) == 0
     assert len(done) == len(LINES) // 8 - 2
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

@@ -43,6 +43,7 @@ ORDER = (
     "embedding",
     "training",
     "benchmark",
+    "file_benchmark",
     "exports",
     "plots",
     "cli",

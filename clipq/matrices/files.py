@@ -4,86 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DataError
-from .resources import check_output_path, output_path
-from .vectors.codes import KINDS, dequantize, kind_of, quantize
-from .vectors.ranges import TENSORS, Ranges, ranges_of
+from ..errors import DataError
+from ..resources import check_output_path, output_path
+from ..vectors.codes import KINDS
+from ..vectors.ranges import TENSORS, Ranges
+from .embeddings import Embeddings
+from .parquet import read_parquet, save_parquet
 
 if TYPE_CHECKING:
     import torch
 
-FORMATS = (".safetensors", ".npy")
 _MAX_HEADER = 90_000_000  # bytes of names; a safetensors header ends at 100 MB
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """`matrix` [n, D], the `names` of its rows, the `broken` inputs that have none with the reason, and `about`
-    the model and the vectors: `dtype` (of `vectors.DTYPES`; float32 where it is not said; bits are packed, [n, D / 8]),
-    `width` (D), how many values `saturated`, where the `ranges` are from. `ranges`: of int8 and bits.
-    `kept`: the folder of this run's finished shards, which is of no more use once the matrix is saved.
-    """
-
-    names: tuple[str, ...]
-    matrix: torch.Tensor
-    broken: dict[str, str]
-    about: dict[str, Any]
-    kept: Path | None = None
-    ranges: Ranges | None = None
-
-    @property
-    def dtype(self) -> str:
-        return self.about.get("dtype", "float32")
-
-    def as_dtype(self, dtype: str, ranges: Ranges | None = None) -> Embeddings:
-        """These float32 embeddings as another dtype.
-
-        ranges: for int8 and bits; measured before, on what is like all that will ever stand beside these rows, never on
-        a batch: `vectors.default_ranges`, or those of an earlier file. Raises `DataError` for embeddings that are codes
-        already or ranges of another model, and what `vectors.quantize` does.
-        """
-        if self.dtype != "float32":
-            raise DataError(f"these embeddings are {self.dtype} already; convert the float32 ones, or restore() them.")
-        ranges = ranges if kind_of(dtype, ranges).ranged else None
-        if ranges is not None:
-            ranges.check_for(self.about)
-        matrix, saturated = quantize(self.matrix, dtype, ranges)
-        about = {**self.about, **described_vectors(dtype, self.matrix.shape[1], saturated, ranges)}
-        return replace(self, matrix=matrix, about=about, ranges=ranges)
-
-    def restore(self) -> Embeddings:
-        """float32 [n, D] near what the codes were made from: for rescoring, and for what knows no codes."""
-        matrix = dequantize(self.matrix, self.dtype, self.ranges)
-        return replace(self, matrix=matrix, about={**self.about, "dtype": "float32", "restored_from": self.dtype})
-
-
-def described_vectors(dtype: str, width: int, saturated: int, ranges: Ranges | None) -> dict[str, Any]:
-    """What `about` says of the vectors."""
-    about: dict[str, Any] = {"dtype": dtype, "width": width}
-    if dtype != "float32":
-        about["saturated"] = saturated
-    return about if ranges is None else {**about, "ranges": ranges.described()}
 
 
 def save_embeddings(found: Embeddings, path: str | os.PathLike[str]) -> None:
     """Write a `.safetensors` file (tensor "embeddings"; names and the rest in its metadata, as JSON under "clipq";
 
-    the ranges as tensors "ranges.mean", "ranges.std", "ranges.limit"), or a `.npy` file with `FILE.names.txt` (a name a
-    line), `FILE.json` (the rest) and `FILE.ranges.safetensors` (the ranges, if it has any) beside it.
+    the ranges as tensors "ranges.mean", "ranges.std", "ranges.limit"), a `.npy` file with `FILE.names.txt` (a name a
+    line), `FILE.json` (the rest) and `FILE.ranges.safetensors` (the ranges, if it has any) beside it, or a `.parquet`
+    file (columns "name" and "embedding"; the rest and the ranges in its metadata under "clipq").
     Raises `DataError` for another ending, or names that the format cannot hold, `OutputError` for a full disk.
     """
     path = Path(path)
     _check_names(path, found.names)
     rest = {"format": 1, **found.about, "broken": found.broken}
-    if path.suffix == ".safetensors":
-        _save_safetensors(found, rest, path)
-    else:
-        _save_npy(found, rest, path)
+    _FORMATS[path.suffix].save(found, rest, path)
 
 
 def check_output(path: Path, names: Sequence[str] = ()) -> None:
@@ -148,14 +98,12 @@ def _save_npy(found: Embeddings, rest: dict[str, Any], path: Path) -> None:
         numpy.save(file, found.matrix.numpy(), allow_pickle=False)
 
 
-def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
+def read_file(path: Path) -> Embeddings:
     """What `save_embeddings` wrote. Raises `DataError` naming the file if it is missing, damaged or something else."""
-    path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".npy": _read_npy}
-    if path.suffix not in readers:
+    if path.suffix not in _FORMATS:
         raise DataError(f"cannot read {path}: the ending says the format; known: {', '.join(FORMATS)}.")
     try:
-        matrix, names, about, tensors = readers[path.suffix](path)
+        matrix, names, about, tensors = _FORMATS[path.suffix].read(path)
         broken = about.pop("broken", {})
         about.pop("format", None)
         ranges = Ranges(*(tensors[name] for name in TENSORS), about=_origin(about)) if tensors else None
@@ -166,16 +114,6 @@ def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     if reason:
         raise DataError(f"{path} holds no embeddings that clipq wrote: {reason}. Make it again with `clipq embed`.")
     return found
-
-
-def read_ranges(path: str | os.PathLike[str]) -> Ranges:
-    """The frozen ranges of an earlier file; of a float32 file, those of its rows. Raises `DataError`."""
-    found = read_embeddings(path)
-    if found.ranges is not None:
-        return found.ranges
-    if found.dtype != "float32":
-        raise DataError(f"{path} is {found.dtype} and holds no ranges; name an int8, ubinary or float32 file.")
-    return ranges_of(found.matrix, found.about, f"the embeddings of {Path(path).name}")
 
 
 def _origin(about: dict[str, Any]) -> dict[str, Any]:
@@ -220,3 +158,19 @@ def _damage(found: Embeddings) -> str:
     if shape[1] != (-(-width // 8) if kind.stored == "uint8" else width):
         return f"the ranges are of width {width}, the matrix is {shape}"
     return "" if found.ranges.described() == found.about["ranges"] else "the ranges are not those of their sha256"
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a file is written (what `about` says as JSON, at a path), and read: the matrix, names, about and ranges."""
+
+    save: Callable[[Embeddings, dict[str, Any], Path], None]
+    read: Callable[[Path], tuple]
+
+
+_FORMATS: Mapping[str, _Format] = {
+    ".safetensors": _Format(_save_safetensors, _read_safetensors),
+    ".npy": _Format(_save_npy, _read_npy),
+    ".parquet": _Format(save_parquet, read_parquet),
+}
+FORMATS = tuple(_FORMATS)

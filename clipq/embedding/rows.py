@@ -1,0 +1,138 @@
+"""What whole matrices and shards of one are both made of: how inputs are read and encoded, and what is said of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..description import described_model, identity
+from ..errors import DataError, ResultError, SchemeError, unknown_name
+from ..inputs.images import decode
+from ..inputs.listing import Inputs
+from ..inputs.scaling import smallest_of
+from ..matrices.embeddings import Embeddings, described_vectors
+from ..matrices.reading import read_ranges
+from ..vectors.codes import DTYPES, KINDS, quantize
+from ..vectors.defaults import default_ranges
+from ..vectors.ranges import Ranges
+from ..version import VERSION
+from ..work.batches import Batches, Unreadable, readers
+from ..work.shards import Shard
+from ..work.spent import Spent
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..models import Model
+
+BATCHES_PER_SHARD = 8  # that a killed run loses at most
+
+
+def row_identity(model: Model, inputs: Inputs, batch_size: int, normalize: bool) -> dict[str, Any]:
+    """What rows depend on: those of an earlier run are taken only if all of it is the same."""
+    key = {**identity(model, batch_size), "data": inputs.digest, "tower": inputs.tower, "normalize": normalize}
+    return {**key, "orientation": "exif", "decode": inputs.decode}
+
+
+def described_rows(model: Model, inputs: Inputs, normalize: bool) -> dict[str, Any]:
+    about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
+    return {**about, "decode": inputs.decode} if inputs.entries else about
+
+
+def frozen_ranges(
+    model: Model, tower: str, normalize: bool, dtype: str, given: Ranges | str | os.PathLike[str] | None
+) -> Ranges | None:
+    """The frozen ranges, found and checked before the work; `None` for a dtype that has none."""
+    if dtype not in KINDS:
+        raise unknown_name("dtype", dtype, DTYPES)
+    if not KINDS[dtype].ranged:
+        if given is not None:
+            raise SchemeError(f"{dtype} vectors have no ranges; leave ranges out, or choose int8 or ubinary.")
+        return None
+    if given is None:
+        return default_ranges(model, tower, normalize)
+    ranges = given if isinstance(given, Ranges) else read_ranges(given)
+    ranges.check_for({"fingerprint": model.fingerprint(), "tower": tower, "normalized": normalize})
+    return ranges
+
+
+def check_tower(model: Model, inputs: Inputs) -> None:
+    if inputs.tower not in model.towers:
+        raise DataError(
+            f"this model has no {inputs.tower} tower, so it cannot embed {inputs.source}; "
+            f"it has: {', '.join(model.towers)}."
+        )
+
+
+def batches_of(model: Model, inputs: Inputs, batch_size: int, normalize: bool, spent: Spent) -> Batches:
+    if inputs.tower == "image":
+        read, encode = _picture_reader(model, inputs, spent), _image_encoder(model, normalize)
+        return Batches(read, encode, batch_size, readers(), spent)
+    return Batches(_line_reader(inputs.names), lambda texts: model.encode_text(texts, normalize), batch_size, 0, spent)
+
+
+def _line_reader(lines: Sequence[str]) -> Callable[[int], str]:
+    return lambda row: lines[row] if lines[row].strip() else Unreadable("an empty line")
+
+
+def _picture_reader(model: Model, inputs: Inputs, spent: Spent) -> Callable[[int], object]:
+    smallest, preprocess = smallest_of(model.preprocessing, inputs.decode), model.preprocess
+
+    def read(row: int) -> object:
+        try:
+            with spent.on("decode"):
+                picture = decode(inputs.entries[row], oriented=True, smallest=smallest)
+            with spent.on("preprocess"):
+                return preprocess(picture)
+        except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
+            return Unreadable(f"{type(error).__name__}: {error}")
+
+    return read
+
+
+def _image_encoder(model: Model, normalize: bool) -> Callable[[list[Any]], torch.Tensor]:
+    import torch
+
+    return lambda batch: model.encode_image(torch.stack(batch).to(model.device), normalize=normalize)
+
+
+def joined(
+    inputs: Inputs,
+    shards: list[Shard],
+    about: dict[str, Any],
+    dtype: str,
+    ranges: Ranges | None,
+    none: Callable[[], torch.Tensor] | None = None,
+) -> Embeddings:
+    """One matrix of all shards, which are taken from the list: of codes, float32 is in memory only once.
+
+    none: gives the [0, width] of shards without any row; without it there have to be some (`DataError`).
+    """
+    import torch
+
+    names, parts, saturated, broken = [], [], 0, {}
+    while shards:
+        shard = shards.pop(0)
+        broken |= {inputs.label(row): why for row, why in shard.broken.items()}
+        if len(shard.indices):
+            own = [inputs.names[row] for row in shard.indices.tolist()]
+            _check_finite(shard.embeddings, own)
+            codes, outside = quantize(shard.embeddings, dtype, ranges)
+            width, saturated = shard.embeddings.shape[1], saturated + outside
+            names.extend(own)
+            parts.append(codes)
+    if not parts and none is None:
+        name, reason = next(iter(broken.items()))
+        raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
+    if not parts:
+        empty = none()
+        width, parts = empty.shape[1], [quantize(empty, dtype, ranges)[0]]
+    about = {**about, **described_vectors(dtype, width, saturated, ranges)}
+    return Embeddings(tuple(names), torch.cat(parts), broken, about, ranges=ranges)
+
+
+def _check_finite(matrix: torch.Tensor, names: Sequence[str]) -> None:
+    bad = (~matrix.isfinite().all(dim=-1)).nonzero().flatten().tolist()
+    if bad:
+        raise ResultError(f"the embedding of {names[bad[0]]!r} is not finite ({len(bad)} such); try fallback='fp32'.")

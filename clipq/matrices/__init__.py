@@ -1,0 +1,49 @@
+"""Embeddings as files: a matrix with the names of its rows in one file, or in a folder of numbered shards.
+
+Imported on first use (PEP 562): where an output may be written is known without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .embeddings import Embeddings
+    from .files import FORMATS, check_output, save_embeddings
+    from .folders import ShardedFolder, read_manifest, read_shards
+    from .reading import read_embeddings, read_ranges
+
+_HOME = {
+    "FORMATS": "files",
+    "Embeddings": "embeddings",
+    "ShardedFolder": "folders",
+    "check_output": "files",
+    "read_embeddings": "reading",
+    "read_manifest": "folders",
+    "read_ranges": "reading",
+    "read_shards": "folders",
+    "save_embeddings": "files",
+}
+
+__all__ = [
+    "FORMATS",
+    "Embeddings",
+    "ShardedFolder",
+    "check_output",
+    "read_embeddings",
+    "read_manifest",
+    "read_ranges",
+    "read_shards",
+    "save_embeddings",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError
+from .settings import OPENAI_MEAN, OPENAI_STD
 from .tokenizer_files import TokenizerSpec
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 """PIL's numbers."""
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""What open_clip's settings mean where they name none: OpenAI's."""
 
 
 def image_processor(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +66,8 @@ def _clip(settings: Mapping[str, Any], size: Mapping[str, int], crop: Mapping[st
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": _three(settings.get("mean", _MEAN)),
-        "image_std": _three(settings.get("std", _STD)),
+        "image_mean": _three(settings.get("mean", OPENAI_MEAN)),
+        "image_std": _three(settings.get("std", OPENAI_STD)),
     }
 
 

@@ -9,6 +9,8 @@ from ..errors import CheckpointError, unknown_name
 
 _MAX_PIXELS = 1 << 13  # a side; the largest models of this kind take 1024
 _EDGES = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""What open_clip's settings, and transformers' of CLIP, mean where they name none."""
 Check = tuple[Callable[[Any], bool], str]
 """Whether a value is allowed, and what is, in words."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inputs.settings import PREPROCESSING, check_settings
+from ..inputs.settings import OPENAI_MEAN, OPENAI_STD, PREPROCESSING, check_settings
 from . import pictures
 from .processors import build_processor
 from .refusals import refused
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 Pixels = Callable[["Image"], NDArray[np.float32]]
 Step = Callable[["Image"], "Image"]
 
-_OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CROP_PCT = 0.875
@@ -71,7 +69,7 @@ def _open_clip(settings: dict[str, Any]) -> Pixels:
             _shortest(image, size, number, pictures.FILTERS["bicubic"]), size
         ),
     }
-    mean, std = settings.get("mean") or _OPENAI_MEAN, settings.get("std") or _OPENAI_STD  # 0 counts as not given
+    mean, std = settings.get("mean") or OPENAI_MEAN, settings.get("std") or OPENAI_STD  # 0 counts as not given
     return _normalized(lambda image: steps[mode](image).convert("RGB"), mean, std)
 
 

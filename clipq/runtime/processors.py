@@ -25,8 +25,8 @@ Window = tuple[int, int, int, int]
 """Top, left, height, width; where the crop is larger than the picture they reach over its borders."""
 
 _OPENAI = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_mean": [*OPENAI_MEAN],
+    "image_std": [*OPENAI_STD],
     "do_convert_rgb": True,
 }
 _HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}

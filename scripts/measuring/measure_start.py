@@ -49,7 +49,7 @@ _TEXT = "embedding = model.encode_text(['a photo of a cat'])"
 WAYS = {
     "import clipq.runtime": ("import clipq.runtime", ""),
     "clipq.runtime": ("import clipq.runtime\nmodel = clipq.runtime.load({int8!r})", _TEXT),
-    "clipq.runtime, image alone": (
+    "clipq.runtime image": (
         "import clipq.runtime\nmodel = clipq.runtime.load({int8!r}, towers='image')",
         "import numpy\nembedding = model.encode_image(numpy.zeros((224, 224, 3), 'uint8'))",
     ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..inputs.settings import OPENAI_MEAN, OPENAI_STD
 from . import pictures, resampling
 from .refusals import refused
 

@@ -23,9 +23,12 @@ class Tensors:
     must have the shapes that make one tower.
     """
 
-    def __init__(self, get: Get, origin: str, release: Callable[[], None] = lambda: None):
-        """`release` is called once a part has been packed: what was read of it is not needed any more."""
-        self._get, self.origin, self.release = get, origin, release
+    def __init__(self, get: Get, origin: str, release: Callable[[], None] = lambda: None, most: int | None = None):
+        """`release` is called once a part has been packed: what was read of it is not needed any more.
+
+        `most`: bytes that may be read in all; a small file might name one tensor a million times.
+        """
+        self._get, self.origin, self.release, self._most, self._taken = get, origin, release, most, 0
 
     def wrong(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.origin}: {what}; the file is damaged. Get it again, or save the model again.")
@@ -61,6 +64,9 @@ class Tensors:
         if found.dtype != kind or not fits or found.size == 0:
             stated = f"{found.dtype} {list(found.shape)}, not {np.dtype(kind)} {list(shape)}"
             raise self.wrong(f"tensor {name!r} is {stated}")
+        self._taken += found.nbytes
+        if self._most is not None and self._taken > self._most:
+            raise self.wrong(f"its towers name more than {self._most} bytes of tensors, which it does not have")
         return found.reshape(shape)
 
     def vector(self, name: Any, *shape: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from .zoo import named_file
 
 _KINDS = {"image": ImageTower, "text": TextTower}
 _TOKENIZER = "clipq.tokenizer"
+_AGAIN_AND_AGAIN = 3  # times the file's bytes: 16-bit floats are read as 32, and a tensor may be tied to another
 _AGAIN = "Read and write it once with the whole package: clipq.save(clipq.load(FILE), NEW_FILE)."
 
 
@@ -60,7 +61,7 @@ def _built(header: Header, described: Mapping[str, Any], wanted: tuple[str, ...]
     file = MappedFile(header)
     built: dict[str, Any] = {}
     for tower in wanted:
-        tensors = Tensors(file.get, str(header.path), file.release)
+        tensors = Tensors(file.get, str(header.path), file.release, _AGAIN_AND_AGAIN * header.size)
         built[tower] = _KINDS[tower](tensors, described[tower])
         file.release()
     packed = file.get(_TOKENIZER) if "text" in wanted else None

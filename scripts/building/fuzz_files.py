@@ -2,6 +2,7 @@
 
     python scripts/building/fuzz_files.py --count 20000 --jobs 2
     python scripts/building/fuzz_files.py --count 500 --seed 7 my.safetensors --keep found
+    python scripts/building/fuzz_files.py --runtime  # clipq.runtime.load in place of clipq.load
 
 Well is a model that says of itself what its file says, or a `ClipqError`. Found is anything else: another exception, a
 load that takes more than the limits of time or memory, a question to the network, a file written or a program started
@@ -24,6 +25,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from file_mutations import load_seed, mutated
 
@@ -86,8 +88,10 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def consistent(path: Path, use: bool) -> str:
+def consistent(path: Path, use: bool, runtime: bool = False) -> str:
     """Load the file; raises `Found` where the model is not what its file says."""
+    if runtime:
+        return without_torch(path, use)
     model, header = read(path), read_header(path)
     stated = header.config
     if model.config != stated["config"] or model.preprocessing != stated["preprocessing"]:
@@ -97,6 +101,45 @@ def consistent(path: Path, use: bool) -> str:
     if use:
         return f"read; {used(model)}"
     return "read"
+
+
+def without_torch(path: Path, use: bool) -> str:
+    """As `consistent`, by the runtime; embeddings that are no numbers are found, too."""
+    from clipq.runtime import load
+
+    model = load(path, threads=1)
+    if set(model.towers) != set(model.config["towers"]):
+        raise Found("the model's towers are not the file's")
+    try:
+        for name, tower in model._towers.items() if use else ():
+            given = np.zeros((1, *tower.shape), np.float32) if name == "image" else np.ones((1, tower.context), int)
+            encoded = getattr(model, f"encode_{name}")(given)
+            if encoded.shape != (1, tower.outputs):
+                raise Found(f"embeddings of shape {encoded.shape}")
+        if use and "text" in model.towers and model.config.get("tokenizer"):
+            model.encode_text("a cat")
+        if use and model.config["preprocessing"]:
+            model.encode_image(np.zeros((9, 8, 3), np.uint8))
+    except ClipqError:
+        return "read; refused in use"
+    return "read; used" if use else "read"
+
+
+def runtime_seeds(folder: Path) -> list[Path]:
+    """Files that the runtime reads: of two tiny models, saved into `folder`."""
+    import transformers
+
+    import clipq
+
+    side = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    image, text = {**side, "image_size": 16, "patch_size": 8}, {**side, "vocab_size": 90, "max_position_embeddings": 9}
+    text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "projection_size": 32}
+    files = []
+    for family in ("CLIP", "Siglip"):
+        settings = getattr(transformers, f"{family}Config")(vision_config=image, text_config=text)
+        model = clipq.Model(getattr(transformers, f"{family}Model")(settings).eval())
+        files.append(clipq.save(clipq.quantize(model), folder / f"{family}.safetensors"))
+    return files
 
 
 def used(model) -> str:
@@ -125,7 +168,7 @@ def outcome(path: Path, use: bool, watch: Watch, options: argparse.Namespace) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = consistent(path, use)
+            result = consistent(path, use, options.runtime)
     except ClipqError as error:
         result = type(error).__name__
     finally:
@@ -150,9 +193,12 @@ def work(job: int, options: argparse.Namespace) -> collections.Counter:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         tempfile.tempdir = folder
         watch = Watch(Path(folder))
-        seeds = [load_seed(path) for path in options.files]
-        for path in options.files:
-            consistent(path, True)  # what is imported at the first use costs time and memory of its own
+        files = runtime_seeds(Path(folder)) if options.runtime and not options.files else options.files
+        seeds = [load_seed(path) for path in files]
+        for path in files:
+            consistent(
+                path, True, options.runtime
+            )  # what is imported at the first use costs time and memory of its own
         path, begun = Path(folder, "x.safetensors"), time.monotonic()
         for number in range(job, options.count, options.jobs):
             if options.limit and time.monotonic() - begun > options.limit:
@@ -193,9 +239,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--megabytes", type=float, default=50.0, help="memory that a load may take above the file's size"
     )
+    parser.add_argument("--runtime", action="store_true", help="read by clipq.runtime")
     parser.add_argument("--keep", type=Path, help="a folder for the files that found something")
     options = parser.parse_args(argv)
-    options.files = options.files or sorted(p for p in SEEDS.glob("*.safetensors") if ".expected" not in p.name)
+    if not options.runtime:
+        options.files = options.files or sorted(p for p in SEEDS.glob("*.safetensors") if ".expected" not in p.name)
     return options
 
 

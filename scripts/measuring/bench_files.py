@@ -94,7 +94,7 @@ def _save_transformers(folder: Path) -> None:
     transformers.CLIPModel(config).save_pretrained(folder)
     transformers.CLIPImageProcessor().save_pretrained(folder)
     source = open_clip.tokenizer.SimpleTokenizer()
-    merges = [" ".join(pair) for pair in source.bpe_ranks]
+    merges = list(source.bpe_ranks)
     tokenizer = transformers.CLIPTokenizer(vocab=source.encoder, merges=merges)
     tokenizer.save_pretrained(folder)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from result_tables import accuracy, exports, hosts, peer_pages, vectors
+from result_tables import accuracy, exports, hosts, peer_pages, runtime, vectors
 from result_tables.markdown import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,8 @@ PAGES: dict[str, dict[str, Section]] = {
     "eval/README.md": {"results": accuracy.full_tables},
     "docs/use-it-with.md": {"vectors": vectors.tables},
     "docs/exports.md": {"exports": exports.tables},
-    "docs/precisions.md": {"precisions": accuracy.precisions_table},
+    "docs/precisions.md": {"precisions": accuracy.precisions_table, "costs": runtime.costs_table},
+    "docs/runtime.md": {"start": runtime.start_table, "calls": runtime.calls_table, "files": runtime.files_table},
 }
 
 

@@ -90,7 +90,7 @@ def hub(monkeypatch):
         yield server
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=["names", "modules"])
+@pytest.mark.parametrize("code", blocks("python"), ids=["names", "modules", "runtime"])
 @pytest.mark.filterwarnings("default")  # of other people's packages
 def test_the_python_runs_as_it_stands(code, tiny_arch, clip_folder, hub, quick):
     for name, stand_in in STAND_INS.items():

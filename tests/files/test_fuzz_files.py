@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from clipq.native import library
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "building" / "fuzz_files.py"
 
 
@@ -21,6 +23,14 @@ def test_changed_files_are_read_as_what_they_say_or_refused():
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("80 files: CheckpointError ")
     assert "read; used" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="forks")
+@pytest.mark.skipif(not library.available(), reason=f"no native library: {library.why_not()}")
+def test_the_runtime_reads_or_refuses_them():
+    done = run("--runtime", "--count", "150", "--seed", "3", "--seconds", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("150 files: CheckpointError ")
 
 
 def test_what_is_found_is_told(tmp_path):

@@ -28,10 +28,19 @@ def resource(*parts: str) -> Path:
     The wheel carries them under `clipq/data/`; a checkout (editable install) has them beside the package.
     Raises `ClipqError` if neither has it.
     """
-    for root in (_PACKAGE / "data", _PACKAGE.parent):
-        if (path := root.joinpath(*parts)).exists():
+    for path in _places(parts):
+        if path.exists():
             return path
     raise ClipqError(f"{'/'.join(parts)} is missing from this installation of clipq; reinstall it.")
+
+
+def has_resource(*parts: str) -> bool:
+    """Whether this installation has the file: that of clipq-runtime alone has few."""
+    return any(path.exists() for path in _places(parts))
+
+
+def _places(parts: tuple[str, ...]) -> list[Path]:
+    return [root.joinpath(*parts) for root in (_PACKAGE / "data", _PACKAGE.parent)]
 
 
 def default_cache_dir() -> Path:

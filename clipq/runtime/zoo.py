@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import CheckpointError, MissingPackageError
+from ..resources import has_resource
 from ..zoo import registry
 
 _PRECISION = "int8"
@@ -17,6 +18,11 @@ def named_file(name: str) -> Path:
     """
     entry = registry.find(name)
     artefact = registry.artefact(entry, _PRECISION)
+    if artefact is not None and artefact.embedded and not has_resource(*artefact.path.split("/")):
+        raise CheckpointError(
+            f"{name} ships with the whole package alone (pip install clipq), not with clipq-runtime; give the path of a "
+            "file that clipq.save wrote."
+        )
     if artefact is not None and (artefact.embedded or artefact.published):
         try:
             return registry.fetch(artefact)

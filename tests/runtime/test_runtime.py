@@ -150,6 +150,12 @@ def test_a_file_without_settings_takes_arrays_alone(tiny, tmp_path):
         runtime.encode_text("a dog")
 
 
+def test_the_embedded_model_is_not_in_the_small_package(monkeypatch):
+    monkeypatch.setattr("clipq.runtime.zoo.has_resource", lambda *parts: False)
+    with pytest.raises(CheckpointError, match="pip install clipq"):
+        load("clipq-tiny")
+
+
 def test_an_altered_file_is_refused(tmp_path):
     data = bytearray(TINY.read_bytes())
     data[-100] ^= 1

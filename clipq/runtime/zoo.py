@@ -20,8 +20,8 @@ def named_file(name: str) -> Path:
     artefact = registry.artefact(entry, _PRECISION)
     if artefact is not None and artefact.embedded and not has_resource(*artefact.path.split("/")):
         raise CheckpointError(
-            f"{name} ships with the whole package alone (pip install clipq), not with clipq-runtime; give the path of a "
-            "file that clipq.save wrote."
+            f"{name} ships with the whole package alone (pip install clipq), not with clipq-runtime; give the path of "
+            "a file that clipq.save wrote."
         )
     if artefact is not None and (artefact.embedded or artefact.published):
         try:

@@ -132,7 +132,7 @@ def test_other_lines_name_what_is_there():
 
 def test_the_stand_ins_are_of_this_page():
     """And the page has something that runs."""
-    assert len(blocks("python")) == 2 and len(commands()) >= 7
+    assert len(blocks("python")) == 3 and len(commands()) >= 7
     assert [name for name in (*STAND_INS, *COMMAND_STAND_INS) if name not in TEXT] == []
     assert {arguments[0] for arguments in commands()} >= {"list", "info", "quantize", "eval", "bench", "embed"}
 

@@ -57,8 +57,8 @@ def test_a_file_gives_the_models_embeddings(name, tiny, tmp_path):
         assert cosine(runtime.encode_text(ids.numpy()), model.encode_text(ids).numpy()) > 0.999999
 
 
-@pytest.mark.parametrize("precision", ["int8-symmetric", "int8-static", "int8-best"])
-def test_every_int8_precision(precision, tmp_path):
+@pytest.mark.parametrize("precision", ["int8-symmetric", "int8-static"])
+def test_other_int8_precisions(precision, tmp_path):
     model = clipq.quantize(clipq.load("clipq-tiny", "fp32"), precision)
     runtime = load(clipq.save(model, tmp_path / "m.safetensors"))
     x = torch.randn(3, 3, 224, 224)

@@ -7,7 +7,7 @@ compiled graph, or the native library (csrc/ends.cpp), which the runtime without
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch.nn.functional as F
 from open_clip import transformer as open_clip
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ...modules.convolutions import QPatchEmbed
 from ...modules.layers import QLinear
+from ...modules.tracing import fx_leaf
+from ..base import host_class
 
 _BEFORE = ("ln_pre", "pre_layrnorm", "norm_pre")
 """Of towers, as open_clip, transformers and timm call the norm before the blocks."""
@@ -26,6 +28,7 @@ _POOLED = (("attn_pool", "norm", ("attn_pool.norm",)), ("head", "post_layernorm"
 class Exact:
     """Mixed into a LayerNorm."""
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_cpu:
             return super().forward(x)
@@ -49,20 +52,39 @@ _EXACT = {nn.LayerNorm: LayerNorm, open_clip.LayerNorm: OpenClipLayerNorm, timm.
 
 
 def install(tower: nn.Module) -> None:
-    """Put the exact norms in place of a tower's, where int8 linears read what they give. Again changes nothing."""
-    for norm in _quantized(tower):
-        exact = _EXACT.get(type(norm))
+    """Put the exact norms in place of a tower's, where int8 linears read what they give, and only there."""
+    quantized = set(_quantized(tower))
+    for norm in _outside(tower):
+        exact = _EXACT.get(host_class(norm))
         if exact is not None and norm.weight is not None and norm.bias is not None:
-            norm.__class__ = exact
+            norm.__class__ = exact if norm in quantized else host_class(norm)
+
+
+def _outside(tower: nn.Module) -> Iterator[nn.Module]:
+    """The norms that may be exact."""
+    yield from (getattr(tower, name) for name in _BEFORE if hasattr(tower, name))
+    for pool, norm, inner in _POOLED:
+        if isinstance(getattr(tower, pool, None), nn.Module) and hasattr(tower, norm):
+            yield getattr(tower, norm)
+            yield from (tower.get_submodule(name) for name in inner if _has(tower, name))
 
 
 def _quantized(tower: nn.Module) -> Iterator[nn.Module]:
-    linears = [part for part in tower.modules() if isinstance(part, QLinear) and not isinstance(part, QPatchEmbed)]
-    if any(linear.activations is not None for linear in linears):
+    blocks = [part for part in tower.modules() if not isinstance(part, QPatchEmbed)]
+    if _is_int8(blocks):
         yield from (getattr(tower, name) for name in _BEFORE if hasattr(tower, name))
     for pool, norm, inner in _POOLED:
         inside = getattr(tower, pool, None)
-        parts = inside.modules() if isinstance(inside, nn.Module) else ()
-        if hasattr(tower, norm) and any(isinstance(part, QLinear) and part.activations is not None for part in parts):
+        if isinstance(inside, nn.Module) and hasattr(tower, norm) and _is_int8(inside.modules()):
             yield getattr(tower, norm)
-            yield from (tower.get_submodule(name) for name in inner)
+            yield from (tower.get_submodule(name) for name in inner if _has(tower, name))
+
+
+def _is_int8(parts: Iterable[nn.Module]) -> bool:
+    """Whether a linear among these quantizes its inputs."""
+    return any(isinstance(part, QLinear) and part.activations is not None for part in parts)
+
+
+def _has(tower: nn.Module, name: str) -> bool:
+    holder, _, last = name.rpartition(".")
+    return hasattr(tower.get_submodule(holder), last)

@@ -75,7 +75,7 @@ __all__ = [
 ]
 
 
-_MODULES = {"functional": "arithmetic.functional", "plots": "plots"}
+_MODULES = {"functional": "arithmetic.functional", "plots": "plots", "runtime": "runtime"}
 _IS_WHOLE = importlib.util.find_spec(f"{__name__}.plugins") is not None
 """Whether this is clipq, and not clipq-runtime alone."""
 

@@ -46,6 +46,7 @@ def test_the_pages_are_what_the_results_say():
         "eval/SPEED.md",
         "eval/README.md",
         "docs/precisions.md",
+        "docs/runtime.md",
         "docs/exports.md",
         "docs/use-it-with.md",
     }

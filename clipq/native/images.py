@@ -61,9 +61,9 @@ class ImageTower:
     def __init__(self, tensors: Tensors, table: Mapping[str, Any]):
         self._stem = ImageStem(tensors, table)
         self.shape = self._stem.shape
-        self._stack = Stack(tensors, table, self._stem.width)
-        keep = tensors.part(table, "keep", optional=True)
-        self._keep = None if keep is None else tensors.number(table, "keep", 0, self._stem.tokens - 1)
+        tokens, keep = self._stem.tokens, tensors.part(table, "keep", optional=True)
+        self._keep = None if keep is None else tensors.number(table, "keep", 0, tokens - 1)
+        self._stack = Stack(tensors, table, self._stem.width, tokens if keep is None else 1)
 
     @property
     def outputs(self) -> int:

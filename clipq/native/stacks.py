@@ -17,15 +17,17 @@ Step = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 class Stack:
-    """Packed blocks and the steps after them."""
+    """Packed blocks and the steps after them. `tokens`: how many rows of a sequence come out of the blocks."""
 
-    def __init__(self, tensors: Tensors, table: Mapping[str, Any], width: int):
+    def __init__(self, tensors: Tensors, table: Mapping[str, Any], width: int, tokens: int):
         self._blocks = _packed(tensors, table, width)
         self._addresses = addresses(self._blocks)
         self._steps: list[Step] = []
         for one in tensors.part(table, "steps"):
-            step, width = _step(tensors, one, width)
+            step, width, tokens = _step(tensors, one, width, tokens)
             self._steps.append(step)
+        if tokens != 1:
+            raise tensors.wrong(f"its steps leave {tokens} rows of a picture, and an embedding is one")
         self.outputs = width
 
     def run(
@@ -49,20 +51,20 @@ def _packed(tensors: Tensors, table: Mapping[str, Any], width: int) -> list[np.n
     return blocks
 
 
-def _step(tensors: Tensors, table: Any, width: int) -> tuple[Step, int]:
-    """A step over rows of `width`, and the width of what it gives."""
+def _step(tensors: Tensors, table: Any, width: int, tokens: int) -> tuple[Step, int, int]:
+    """A step over `tokens` rows of `width` a sequence; then the width, and the rows a sequence, of what it gives."""
     kind = next(iter(table), None) if isinstance(table, Mapping) and len(table) == 1 else None
     if kind == "norm":
         norm = tensors.norm(table["norm"], width)
-        return lambda rows, batch, threads: steps.layer_norm(rows, norm, threads), width
+        return lambda rows, batch, threads: steps.layer_norm(rows, norm, threads), width, tokens
     if kind == "mean":
-        first = tensors.number(table, "mean")
-        return lambda rows, batch, threads: rows.reshape(batch, -1, width)[:, first:].mean(axis=1), width
+        first = tensors.number(table, "mean", 0, tokens - 1)
+        return lambda rows, batch, threads: rows.reshape(batch, -1, width)[:, first:].mean(axis=1), width, 1
     if kind == "linear":
         linear = _float_linear(tensors, table["linear"], width)
-        return lambda rows, batch, threads: linear(rows, threads), linear.outputs
+        return lambda rows, batch, threads: linear(rows, threads), linear.outputs, tokens
     if kind == "attention":
-        return AttentionPool(tensors, table["attention"], width), width
+        return AttentionPool(tensors, table["attention"], width), width, 1
     raise tensors.wrong(f"a step after the blocks is {table!r:.60}; known are norm, mean, linear and attention")
 
 

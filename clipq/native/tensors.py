@@ -17,7 +17,7 @@ Get = Callable[[str], np.ndarray | None]
 
 
 class Tensors:
-    """Reads parts of a description (`clipq.native.description`). Raises `CheckpointError` for what does not fit.
+    """Reads parts of a description (see `clipq.native`). Raises `CheckpointError` for what does not fit.
 
     A description may come with a file from anywhere, so nothing of it is believed: names must name tensors, and these
     must have the shapes that make one tower.

@@ -32,7 +32,7 @@ class TextTower:
         pool = tensors.part(table, "pool")
         self._pool = tensors.one_of(pool, "kind", POOLS)
         self._end = tensors.number(pool, "id", 0, self.vocabulary - 1) if self._pool == "end" else 0
-        self._stack = Stack(tensors, table, self.width)
+        self._stack = Stack(tensors, table, self.width, 1)
 
     @property
     def outputs(self) -> int:

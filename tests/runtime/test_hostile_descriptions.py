@@ -61,6 +61,8 @@ CHANGES = [
     (put(IMAGE, "blocks", 0, "fc2", "weight", "vision_model.embeddings.patch_embedding.weight"), "has 96 rows, not 64"),
     (put(IMAGE, "blocks", 0, "ls_1", "visual_projection.weight"), "not float32 [64]"),
     (put(IMAGE, "steps", [{"run": 1}]), "a step after the blocks is"),
+    (put(IMAGE, "steps", [{"mean": 1}]), "mean is 1"),
+    (put(IMAGE, "keep", None), "rows of a picture, and an embedding is one"),
     (put(IMAGE, "steps", [{"attention": {}}]), "no 'heads'"),
     (put(TEXT, "context", 10**9), "context is 1000000000"),
     (put(TEXT, "vocabulary", 10), "not float32 [10]"),

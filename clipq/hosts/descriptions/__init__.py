@@ -1,7 +1,7 @@
 """Towers described for the native library: which tensor plays which part, as JSON that needs no host to be read.
 
-`clipq.native.towers` runs what is described here; a file keeps it in its header. A tower that the library does not
-compute whole has a reason in place of a description.
+`clipq.native` runs what is described here, and tells the format; a file keeps it in its header. A tower that the
+library does not compute whole has a reason in place of a description.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def measure(host: str, runs: int, folder: Path) -> dict[str, Any]:
 
 def reload_is_equal(model: Model, file: Path) -> bool:
     """Whether the file's embeddings are, bit for bit, those of the model it was made from."""
-    again, pixels = clipq.load(file), torch.randn(4, 3, 224, 224)
+    again, pixels = clipq.load(file, model.precision), torch.randn(4, 3, 224, 224)  # a float file would become int8
     texts = ["a cat", "a photo of a dog on a beach"]
     images_equal = torch.equal(model.encode_image(pixels), again.encode_image(pixels))
     return images_equal and torch.equal(model.encode_text(texts), again.encode_text(texts))

@@ -63,9 +63,7 @@ def costs_table(folder: Path) -> str:
         [f"`{one['precision']}`", f"{one['bytes'] / 1e6:.0f}", *(_beside_fp32(row) for row in one["rows"])]
         for one in results
     ]
-    about = (
-        "ViT-B/32, random weights; medians, fp32 in turns with each. All but the float files give their model's bits"
-    )
+    about = "ViT-B/32, random weights; medians, fp32 in turns with each"
     return f"{table(head, rows)}\n\n{about}; {machine(results[0]['environment'])}."
 
 

@@ -5,8 +5,9 @@ A killed run goes on where it stopped. Imported on first use (PEP 562): inputs a
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from ..inputs.listing import Inputs
@@ -25,12 +26,4 @@ _HOME = {
 
 __all__ = ["Embeddings", "Inputs", "ShardedFolder", "embed", "embed_into", "save_embeddings"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -5,8 +5,9 @@ Nothing here changes a model. Imported on first use (PEP 562): the list of tasks
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .results import Result, read_results
@@ -15,23 +16,15 @@ if TYPE_CHECKING:
     from .tasks import Task, list_tasks, load_task
 
 _HOME = {
-    "Result": "results",
-    "Task": "tasks",
-    "evaluate": "running",
-    "fidelity": "similarity",
-    "list_tasks": "tasks",
-    "load_task": "tasks",
-    "read_results": "results",
+    "Result": ".results",
+    "Task": ".tasks",
+    "evaluate": ".running",
+    "fidelity": ".similarity",
+    "list_tasks": ".tasks",
+    "load_task": ".tasks",
+    "read_results": ".results",
 }
 
 __all__ = ["Result", "Task", "evaluate", "fidelity", "list_tasks", "load_task", "read_results"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -5,8 +5,9 @@ Imported on first use (PEP 562): where an output may be written is known without
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .embeddings import Embeddings
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     from .reading import read_embeddings, read_ranges
 
 _HOME = {
-    "FORMATS": "files",
-    "Embeddings": "embeddings",
-    "ShardedFolder": "folders",
-    "check_output": "files",
-    "read_embeddings": "reading",
-    "read_manifest": "folders",
-    "read_ranges": "reading",
-    "read_shards": "folders",
-    "save_embeddings": "files",
+    "FORMATS": ".files",
+    "Embeddings": ".embeddings",
+    "ShardedFolder": ".folders",
+    "check_output": ".files",
+    "read_embeddings": ".reading",
+    "read_manifest": ".folders",
+    "read_ranges": ".reading",
+    "read_shards": ".folders",
+    "save_embeddings": ".files",
 }
 
 __all__ = [
@@ -38,12 +39,4 @@ __all__ = [
     "save_embeddings",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -9,19 +9,16 @@ whose towers are int8 and described in the header (`clipq.native`); anything els
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .loading import load
     from .model import RuntimeModel
 
-_HOME = {"load": "loading", "RuntimeModel": "model"}
+_HOME = {"load": ".loading", "RuntimeModel": ".model"}
 
 __all__ = ["RuntimeModel", "load"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+__getattr__, __dir__ = lazily(__name__, _HOME)

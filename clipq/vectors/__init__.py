@@ -6,8 +6,9 @@ Imported on first use (PEP 562): the names of the kinds need no torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .codes import DTYPES, dequantize, quantize, queries
@@ -15,23 +16,15 @@ if TYPE_CHECKING:
     from .ranges import Ranges, ranges_of
 
 _HOME = {
-    "DTYPES": "codes",
-    "Ranges": "ranges",
-    "default_ranges": "defaults",
-    "dequantize": "codes",
-    "quantize": "codes",
-    "queries": "codes",
-    "ranges_of": "ranges",
+    "DTYPES": ".codes",
+    "Ranges": ".ranges",
+    "default_ranges": ".defaults",
+    "dequantize": ".codes",
+    "quantize": ".codes",
+    "queries": ".codes",
+    "ranges_of": ".ranges",
 }
 
 __all__ = ["DTYPES", "Ranges", "default_ranges", "dequantize", "quantize", "queries", "ranges_of"]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "clipq"
 
 ORDER = (
     "version",
+    "lazy",
     "errors",
     "resources",
     "machine",

@@ -53,31 +53,21 @@ _EXACT = {nn.LayerNorm: LayerNorm, open_clip.LayerNorm: OpenClipLayerNorm, timm.
 
 def install(tower: nn.Module) -> None:
     """Put the exact norms in place of a tower's, where int8 linears read what they give, and only there."""
-    quantized = set(_quantized(tower))
-    for norm in _outside(tower):
+    for norm, is_read in _outside(tower):
         exact = _EXACT.get(host_class(norm))
         if exact is not None and norm.weight is not None and norm.bias is not None:
-            norm.__class__ = exact if norm in quantized else host_class(norm)
+            norm.__class__ = exact if is_read else host_class(norm)
 
 
-def _outside(tower: nn.Module) -> Iterator[nn.Module]:
-    """The norms that may be exact."""
-    yield from (getattr(tower, name) for name in _BEFORE if hasattr(tower, name))
-    for pool, norm, inner in _POOLED:
-        if isinstance(getattr(tower, pool, None), nn.Module) and hasattr(tower, norm):
-            yield getattr(tower, norm)
-            yield from (tower.get_submodule(name) for name in inner if _has(tower, name))
-
-
-def _quantized(tower: nn.Module) -> Iterator[nn.Module]:
-    blocks = [part for part in tower.modules() if not isinstance(part, QPatchEmbed)]
-    if _is_int8(blocks):
-        yield from (getattr(tower, name) for name in _BEFORE if hasattr(tower, name))
-    for pool, norm, inner in _POOLED:
-        inside = getattr(tower, pool, None)
-        if isinstance(inside, nn.Module) and hasattr(tower, norm) and _is_int8(inside.modules()):
-            yield getattr(tower, norm)
-            yield from (tower.get_submodule(name) for name in inner if _has(tower, name))
+def _outside(tower: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+    """The norms outside of the blocks, and whether int8 linears read what each gives."""
+    blocks = _is_int8(part for part in tower.modules() if not isinstance(part, QPatchEmbed))
+    yield from ((getattr(tower, name), blocks) for name in _BEFORE if hasattr(tower, name))
+    for name, norm, inner in _POOLED:
+        pool = getattr(tower, name, None)
+        if isinstance(pool, nn.Module) and hasattr(tower, norm):
+            inside = [tower.get_submodule(one) for one in inner if _has(tower, one)]
+            yield from ((one, _is_int8(pool.modules())) for one in (getattr(tower, norm), *inside))
 
 
 def _is_int8(parts: Iterable[nn.Module]) -> bool:

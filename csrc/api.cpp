@@ -141,7 +141,7 @@ int clipq_attention(int path, int threads, const float* qkv, const int64_t* offs
     Scratch scratch(Scratch::size_of<Span>(batch) + Scratch::size_of<float>(each * threads));
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
     Span* spans = scratch.take<Span>(batch);
-    fill_spans(sequences, causal != 0, spans);
+    fill_spans(sequences, causal ? CLIPQ_SEE_BEFORE : CLIPQ_SEE_ALL, spans);
     const AttentionStep step =
         attention_of(qkv, qkv, y, heads, dim, spans, batch, scratch.take<float>(each * threads), each);
     with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });

@@ -15,11 +15,12 @@ int64_t Sequences::longest() const {
     return most;
 }
 
-void fill_spans(const Sequences& sequences, bool causal, Span* spans) {
+void fill_spans(const Sequences& sequences, int mask, Span* spans) {
     for (int64_t i = 0; i < sequences.count; i++) {
         const int64_t begin = sequences.offsets[i] - sequences.first();
         const int64_t rows = sequences.offsets[i + 1] - sequences.offsets[i];
-        spans[i] = {begin, rows, begin, rows, causal ? 1 : rows};
+        const int64_t keys = keys_of(rows, mask);
+        spans[i] = {begin, rows, begin, keys, mask == CLIPQ_SEE_ALL ? keys : 1};
     }
 }
 

@@ -12,12 +12,13 @@ namespace {
 // Memory that a group needs between the steps.
 struct Buffers {
     Rows rows, kept_rows;
-    float *hidden, *wide, *mixed, *q;  // [rows, width], [rows, max(3 width, hidden)], [rows, width], [kept, 3 width]
+    float *hidden, *wide, *mixed, *q;  // [rows, width], [rows, max(3 width, inner)], [rows, width], [kept, 3 width]
     Span* spans;
+    int64_t* places;  // [rows], of each in its sequence
     float* attention;
     int64_t attention_each;
 
-    static int64_t wide_size(const Extent& e) { return at_least(3 * e.width, e.hidden); }
+    static int64_t wide_size(const Extent& e) { return at_least(3 * e.width, e.inner); }
     static int64_t most_inputs(const Extent& e) { return at_least(e.width, e.hidden); }
 
     static int64_t attention_size(const Kernel& kernel, const Extent& e) {
@@ -28,7 +29,7 @@ struct Buffers {
         return rows_size(kernel, e.rows, most_inputs(e)) + rows_size(kernel, e.kept, e.width) +
                2 * Scratch::size_of<float>(e.rows * e.width) + Scratch::size_of<float>(e.rows * wide_size(e)) +
                Scratch::size_of<float>(e.kept * 3 * e.width) + Scratch::size_of<Span>(at_least(e.sequences, e.kept)) +
-               Scratch::size_of<float>(threads * attention_size(kernel, e));
+               Scratch::size_of<int64_t>(e.rows) + Scratch::size_of<float>(threads * attention_size(kernel, e));
     }
 
     Buffers(Scratch& scratch, const Kernel& kernel, const Extent& e, int threads)
@@ -39,6 +40,7 @@ struct Buffers {
           mixed(scratch.take<float>(e.rows * e.width)),
           q(scratch.take<float>(e.kept * 3 * e.width)),
           spans(scratch.take<Span>(at_least(e.sequences, e.kept))),
+          places(scratch.take<int64_t>(e.rows)),
           attention(scratch.take<float>(threads * attention_size(kernel, e))),
           attention_each(attention_size(kernel, e)) {}
 };
@@ -53,6 +55,7 @@ class Run {
     void all(Team& team) {
         const int64_t width = call_.block(0).width, first = group_.sequences.first();
         each_row(team, rows_, [&](int64_t i) { copy_row(x_ + i * width, call_.x + (first + i) * width, width); });
+        if (call_.rotary) find_places(team);
         for (int64_t i = 0; i < call_.count; i++) {
             const bool keeps = call_.keep && i == call_.count - 1;
             if (keeps && group_.kept == 0) return;
@@ -76,19 +79,52 @@ class Run {
     void block(Team& team, const PackedBlock& block, bool keeps) {
         const int64_t d = block.width, rows = keeps ? group_.kept : rows_;
         float* x = keeps ? y_ : x_;
-        const Source before = normalized(block, x_, block.ln_1_weight, block.ln_1_bias, block.eps_1);
-        quantize(team, kernel_, before, grid_of(block, block.qkv), b_.rows, rows_);
+        quantize(team, kernel_, normalized(block, block.ln_1, x_, d, d), grid_of(block, block.qkv), b_.rows, rows_);
         multiply(team, kernel_, job(block, block.qkv, b_.rows, b_.wide), rows_, keeps ? d : 0, 3 * d);
         if (keeps) {
             each_row(team, rows, [&](int64_t i) { copy_row(x + i * d, x_ + kept_row(i) * d, d); });
-            quantize(team, kernel_, normalized(block, x, block.ln_1_weight, block.ln_1_bias, block.eps_1),
-                     grid_of(block, block.qkv), b_.kept_rows, rows);
+            quantize(team, kernel_, normalized(block, block.ln_1, x, d, d), grid_of(block, block.qkv), b_.kept_rows,
+                     rows);
             multiply(team, kernel_, job(block, block.qkv, b_.kept_rows, b_.q), rows, 0, d);
         }
+        if (block.turns()) turn(team, block, keeps);
         attention(team, block, keeps);
-        quantize(team, kernel_, plain_rows(b_.mixed, d, d), grid_of(block, block.out_proj), b_.rows, rows);
+        quantize(team, kernel_, normalized(block, block.attn_norm, b_.mixed, d, d), grid_of(block, block.out_proj), b_.rows,
+                 rows);
         multiply(team, kernel_, residual(block, block.out_proj, x, block.ls_1), rows);
         mlp(team, block, x, rows);
+    }
+
+    void find_places(Team& team) {
+        const Sequences& all = group_.sequences;
+        team.each(all.count, [&](int64_t s) {
+            for (int64_t row = all.offsets[s]; row < all.offsets[s + 1]; row++)
+                b_.places[row - all.first()] = row - all.offsets[s];
+        });
+    }
+
+    // Queries and keys by their norms and their places.
+    void turn(Team& team, const PackedBlock& block, bool keeps) {
+        const int64_t d = block.width;
+        each_row(team, rows_, [&](int64_t i) {
+            if (!keeps) turn_row(block, block.q_norm, b_.wide + i * 3 * d, i);
+            turn_row(block, block.k_norm, b_.wide + i * 3 * d + d, i);
+        });
+        if (keeps)
+            each_row(team, group_.kept,
+                     [&](int64_t i) { turn_row(block, block.q_norm, b_.q + i * 3 * d, kept_row(i)); });
+    }
+
+    void turn_row(const PackedBlock& block, const PackedNorm& norm, float* x, int64_t row) const {
+        Heads job = {x, block.heads, block.dim(), floats(block, norm.weight), floats(block, norm.bias), norm.eps,
+                     norm.kind == CLIPQ_LAYER_NORM, nullptr, nullptr, block.rotation};
+        const clipq_rotary* rotary = call_.rotary;
+        if (block.rotation != CLIPQ_NO_ROTATION && b_.places[row] >= rotary->prefix) {
+            const int64_t at = (b_.places[row] - rotary->prefix) * rotary->dim;
+            job.cos = rotary->cos + at;
+            job.sin = rotary->sin + at;
+        }
+        if (job.weight || job.cos) kernel_.turn(job);
     }
 
     void attention(Team& team, const PackedBlock& block, bool keeps) {
@@ -96,7 +132,7 @@ class Run {
             if (keeps)
                 kept_spans();
             else
-                fill_spans(group_.sequences, call_.causal, b_.spans);
+                fill_spans(group_.sequences, call_.mask, b_.spans);
         });
         attend(team, kernel_, attention_of(keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads,
                                            block.width / block.heads, b_.spans,
@@ -105,13 +141,15 @@ class Run {
     }
 
     void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {
-        const int64_t h = block.hidden;
-        quantize(team, kernel_, normalized(block, x, block.ln_2_weight, block.ln_2_bias, block.eps_2),
-                 grid_of(block, block.fc1), b_.rows, rows);
+        const int64_t d = block.width, h = block.hidden, inner_width = block.fc1.n;
+        quantize(team, kernel_, normalized(block, block.ln_2, x, d, d), grid_of(block, block.fc1), b_.rows, rows);
         Linear inner = job(block, block.fc1, b_.rows, b_.wide);
-        inner.activation = block.activation;
+        if (!block.gated) inner.activation = block.activation;
         multiply(team, kernel_, inner, rows);
-        quantize(team, kernel_, plain_rows(b_.wide, h, h), grid_of(block, block.fc2), b_.rows, rows);
+        if (block.gated)
+            each_row(team, rows, [&](int64_t i) { kernel_.gate(b_.wide + i * inner_width, h, block.activation); });
+        quantize(team, kernel_, normalized(block, block.mlp_norm, b_.wide, inner_width, h), grid_of(block, block.fc2), b_.rows,
+                 rows);
         multiply(team, kernel_, residual(block, block.fc2, x, block.ls_2), rows);
     }
 
@@ -121,14 +159,11 @@ class Run {
         const Sequences& all = group_.sequences;
         for (int64_t i = 0, s = 0; i < group_.kept; i++) {
             while (group_.keep[i] >= all.offsets[s + 1]) s++;
-            const int64_t begin = all.offsets[s] - all.first(), keys = all.offsets[s + 1] - all.offsets[s];
-            const int64_t seen = call_.causal ? kept_row(i) - begin + 1 : keys;
+            const int64_t begin = all.offsets[s] - all.first();
+            const int64_t keys = keys_of(all.offsets[s + 1] - all.offsets[s], call_.mask);
+            const int64_t seen = call_.mask == CLIPQ_SEE_ALL ? keys : at_most(kept_row(i) - begin + 1, keys);
             b_.spans[i] = {i, 1, begin, seen, seen};
         }
-    }
-
-    static Source normalized(const PackedBlock& block, const float* x, int64_t weight, int64_t bias, float eps) {
-        return {x, block.width, block.width, eps, floats(block, weight), floats(block, bias)};
     }
 
     static Linear job(const PackedBlock& block, const PackedMatrix& matrix, const Rows& rows, float* y) {
@@ -155,6 +190,16 @@ bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
     for (int64_t i = 0; i < kept; i++)
         if (keep[i] < 0 || keep[i] >= rows || (i > 0 && keep[i] <= keep[i - 1])) return false;
     return kept >= 0;
+}
+
+// Whether every block that turns its queries and keys has tables for all places.
+bool can_turn(const Call& call) {
+    const clipq_rotary* rotary = call.rotary;
+    for (int64_t i = 0; i < call.count; i++)
+        if (call.block(i).rotation != CLIPQ_NO_ROTATION && (!rotary || rotary->dim != call.block(i).dim())) return false;
+    if (!rotary) return true;
+    return rotary->cos && rotary->sin && rotary->prefix >= 0 && rotary->tokens >= 0 &&
+           call.sequences.longest() - rotary->prefix <= rotary->tokens;
 }
 
 int run(const Call& call, int most_threads) {
@@ -188,15 +233,16 @@ int run(const Call& call, int most_threads) {
 using namespace clipq;
 
 int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x, const int64_t* offsets,
-                     int64_t batch, int causal, const int64_t* keep, int64_t kept, float* y) {
-    Call call = {blocks, count, x, {offsets, batch}, causal != 0, keep, keep ? kept : 0, y, nullptr};
-    if (count < 1 || !call.sequences.valid()) return CLIPQ_BAD_SIZE;
+                     int64_t batch, int mask, const int64_t* keep, int64_t kept, const clipq_rotary* rotary, float* y) {
+    Call call = {blocks, count, x, {offsets, batch}, mask, keep, keep ? kept : 0, rotary, y, nullptr};
+    if (count < 1 || !call.sequences.valid() || mask < 0 || mask >= CLIPQ_MASKS) return CLIPQ_BAD_SIZE;
     for (int64_t i = 0; i < count; i++)
         if (call.block(i).magic != MAGIC || call.block(i).width != call.block(0).width ||
             call.block(i).path != call.block(0).path)
             return CLIPQ_BAD_BLOCK;
     if (!(call.kernel = usable_kernel(call.block(0).path))) return CLIPQ_UNSUPPORTED_PATH;
     if (batch == 0) return CLIPQ_OK;
+    if (!can_turn(call)) return CLIPQ_BAD_SIZE;
     if (keep && !kept_rows_valid(keep, kept, call.sequences.rows())) return CLIPQ_BAD_SIZE;
     try {
         return run(call, threads);

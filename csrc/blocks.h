@@ -37,8 +37,11 @@ struct AttentionStep {
     int64_t scratch_each;
 };
 
-// One span for each sequence.
-void fill_spans(const Sequences& sequences, bool causal, Span* spans);
+// One span for each sequence. mask: enum clipq_mask.
+void fill_spans(const Sequences& sequences, int mask, Span* spans);
+
+// How many rows of a sequence of `rows` are attended to by any.
+inline int64_t keys_of(int64_t rows, int mask) { return mask == CLIPQ_SEE_BUT_LAST ? at_least(rows - 1, 1) : rows; }
 
 // Queries, keys and values that lie side by side: qkv is [rows, 3 * heads * dim], and so is q.
 inline AttentionStep attention_of(const float* q, const float* qkv, float* y, int64_t heads, int64_t dim,

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define CLIPQ_ABI_VERSION 4
+#define CLIPQ_ABI_VERSION 5
 #ifdef _WIN32
 #define CLIPQ_API __declspec(dllexport)
 #else
@@ -40,7 +40,30 @@ enum clipq_activation {
     CLIPQ_GELU = 1,        // x * Phi(x), the erf form
     CLIPQ_GELU_TANH = 2,   // its tanh approximation
     CLIPQ_QUICK_GELU = 3,  // x * sigmoid(1.702 x)
-    CLIPQ_ACTIVATIONS = 4
+    CLIPQ_SILU = 4,        // x * sigmoid(x)
+    CLIPQ_ACTIVATIONS = 5
+};
+
+enum clipq_norm_kind {
+    CLIPQ_LAYER_NORM = 0,  // (x - mean) / sqrt(variance + eps) * weight + bias
+    CLIPQ_RMS_NORM = 1,    // x / sqrt(mean of x^2 + eps) * weight + bias
+    CLIPQ_NORMS = 2
+};
+
+// Which two numbers of a head of queries or keys are turned together (Su et al., arXiv:2104.09864).
+enum clipq_rotation {
+    CLIPQ_NO_ROTATION = 0,
+    CLIPQ_ROTATE_PAIRS = 1,   // neighbours: 0 and 1, 2 and 3, ...
+    CLIPQ_ROTATE_HALVES = 2,  // i and i + dim / 2
+    CLIPQ_ROTATIONS = 3
+};
+
+// Which rows of its sequence a row attends to.
+enum clipq_mask {
+    CLIPQ_SEE_ALL = 0,
+    CLIPQ_SEE_BEFORE = 1,       // those up to itself
+    CLIPQ_SEE_BUT_LAST = 2,     // those up to itself, but nobody (not even itself) the last row of a longer sequence
+    CLIPQ_MASKS = 3
 };
 
 // 255 * 128 * k, the largest |sum of (q - zero_point) * w|, stays below 2^31 up to here.
@@ -98,7 +121,9 @@ CLIPQ_API int clipq_attention(int path, int threads, const float* qkv, const int
 CLIPQ_API int clipq_gather_rows(int path, int threads, const int8_t* table, const float* scale, int64_t rows,
                                 int64_t k, const int64_t* ids, int64_t count, float* y);
 
-// Stacks of pre-norm transformer blocks: x += ls_1 * attention(ln_1(x)); x += ls_2 * fc2(act(fc1(ln_2(x)))).
+// Stacks of pre-norm transformer blocks: x += ls_1 * out_proj(attn_norm(attention(qkv(ln_1(x)))));
+// x += ls_2 * fc2(mlp_norm(act(fc1(ln_2(x))))). Each head of queries and of keys goes through its norm, and is then
+// turned by its place. Gated, fc1 gives two halves, and act(first) * second is what act(...) above is.
 
 typedef struct clipq_matrix {
     const int8_t* weight;  // [n, k]
@@ -108,14 +133,30 @@ typedef struct clipq_matrix {
     int32_t input_zero_point;
 } clipq_matrix;
 
+typedef struct clipq_norm {
+    const float *weight, *bias;  // without a weight there is no norm; a bias may be NULL
+    float eps;
+    int32_t kind;  // enum clipq_norm_kind
+} clipq_norm;
+
 typedef struct clipq_block {
     int64_t width, hidden, heads;
-    int32_t activation, symmetric;
-    float eps_1, eps_2;
-    const float *ln_1_weight, *ln_1_bias, *ln_2_weight, *ln_2_bias;  // [width]
-    clipq_matrix qkv, out_proj, fc1, fc2;  // [3 width, width], [width, width], [hidden, width], [width, hidden]
-    const float *ls_1, *ls_2;              // [width] or NULL
+    int32_t activation, symmetric, gated, rotation;  // rotation: enum clipq_rotation
+    clipq_norm ln_1, ln_2;          // [width]
+    clipq_norm q_norm, k_norm;      // [width / heads], or none
+    clipq_norm attn_norm, mlp_norm; // [width] and [hidden], or none
+    clipq_matrix qkv, out_proj;     // [3 width, width], [width, width]
+    clipq_matrix fc1, fc2;          // [hidden, width] or gated [2 hidden, width], [width, hidden]
+    const float *ls_1, *ls_2;       // [width] or NULL
 } clipq_block;
+
+// By what queries and keys are turned: row `place` of a sequence by row place - prefix of the tables, x * cos + turned * sin,
+// where the two that are turned together are (-second, first). The first `prefix` rows of a sequence stay.
+typedef struct clipq_rotary {
+    const float *cos, *sin;  // [tokens, dim]
+    int64_t tokens, dim;     // dim: width / heads
+    int64_t prefix;
+} clipq_rotary;
 
 // Bytes that clipq_pack_block writes: all that the block needs, with its weights packed for `path`. 0 if it cannot be.
 CLIPQ_API size_t clipq_block_size(int path, const clipq_block* block);
@@ -127,9 +168,10 @@ CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 // `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are
 // sequence i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`,
 // ascending row numbers, only those rows of the last block's result are computed: y is [kept, width]. NULL keeps all.
+// mask: enum clipq_mask. rotary: needed where a block turns its queries and keys, with a row for every place.
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
-                               const int64_t* offsets, int64_t batch, int causal, const int64_t* keep, int64_t kept,
-                               float* y);
+                               const int64_t* offsets, int64_t batch, int mask, const int64_t* keep, int64_t kept,
+                               const clipq_rotary* rotary, float* y);
 
 // What stands before and after the blocks of a tower.
 

@@ -161,6 +161,7 @@ struct Gemm {
             case CLIPQ_GELU: return each<gelu<Isa>>(y, ldy, rows);
             case CLIPQ_GELU_TANH: return each<gelu_tanh<Isa>>(y, ldy, rows);
             case CLIPQ_QUICK_GELU: return each<quick_gelu<Isa>>(y, ldy, rows);
+            case CLIPQ_SILU: return each<silu<Isa>>(y, ldy, rows);
         }
     }
 

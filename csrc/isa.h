@@ -2,7 +2,9 @@
 #pragma once
 
 #include "attention.h"
+#include "gates.h"
 #include "gemm.h"
+#include "heads.h"
 #include "passes.h"
 
 namespace {
@@ -12,7 +14,7 @@ constexpr Kernel kernel_of() {
     using G = Gemm<Isa>;
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
             G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend, Attend<Isa>::product,
-            across_rows, down_row};
+            across_rows, down_row, turn<Isa>, gate<Isa>};
 }
 
 }  // namespace

@@ -33,12 +33,13 @@ struct Grid {
     }
 };
 
-// Rows of floats to quantize: x itself, or its LayerNorm where `eps` is not negative.
+// Rows of floats to quantize: x itself, or its norm where `eps` is not negative.
 struct Source {
     const float* x;
     int64_t ldx, k;
     float eps;
-    const float *weight, *bias;  // [k] of the LayerNorm
+    const float *weight, *bias;  // [k] of the norm
+    bool centered = true;        // LayerNorm; else RMSNorm
 };
 
 // y = act(dequantized(rows @ weight.T) + bias), or without act y += layer_scale * that where it accumulates.
@@ -60,6 +61,17 @@ struct Attention {
     int64_t ldq, ldkv;
     float* out;  // [queries, dim], rows ldo apart
     int64_t ldo, queries, keys, dim, visible;
+};
+
+// Heads of one row, side by side, that are normed (unless `weight` is null) and then turned (unless `cos` is), in place.
+struct Heads {
+    float* x;  // [heads * dim]
+    int64_t heads, dim;
+    const float *weight, *bias;  // [dim]
+    float eps;
+    bool centered;
+    const float *cos, *sin;  // [dim]
+    int rotation;            // enum clipq_rotation
 };
 
 constexpr int TAP_BITS = 22;   // of the fraction of a weight of resizing
@@ -99,6 +111,9 @@ struct Kernel {
     // A row of `bytes` bytes, a multiple of TAP_LANES, as the weighted sum of `number` rows, `stride` bytes apart.
     void (*down_row)(const uint8_t* rows, int64_t stride, int64_t bytes, const int32_t* weights, int64_t number,
                      uint8_t* out);
+    void (*turn)(const Heads& job);
+    // row[0 .. k) = activation(row[0 .. k)) * row[k .. 2k)
+    void (*gate)(float* row, int64_t k, int activation);
 };
 
 constexpr int64_t WIDEST = 16;  // floats in the widest vector of any path

@@ -21,17 +21,19 @@ class Packer {
         header.width = d;
         header.hidden = h;
         header.heads = block.heads;
-        header.eps_1 = block.eps_1;
-        header.eps_2 = block.eps_2;
-        header.ln_1_weight = vector(block.ln_1_weight, d);
-        header.ln_1_bias = vector(block.ln_1_bias, d);
-        header.ln_2_weight = vector(block.ln_2_weight, d);
-        header.ln_2_bias = vector(block.ln_2_bias, d);
+        header.gated = block.gated;
+        header.rotation = block.rotation;
+        header.ln_1 = norm(block.ln_1, d);
+        header.ln_2 = norm(block.ln_2, d);
+        header.q_norm = norm(block.q_norm, d / block.heads);
+        header.k_norm = norm(block.k_norm, d / block.heads);
+        header.attn_norm = norm(block.attn_norm, d);
+        header.mlp_norm = norm(block.mlp_norm, h);
         header.ls_1 = vector(block.ls_1, d);
         header.ls_2 = vector(block.ls_2, d);
         header.qkv = matrix(block.qkv, 3 * d, d);
         header.out_proj = matrix(block.out_proj, d, d);
-        header.fc1 = matrix(block.fc1, h, d);
+        header.fc1 = matrix(block.fc1, block.gated ? 2 * h : h, d);
         header.fc2 = matrix(block.fc2, d, h);
         header.size = used_;
         if (out) memcpy(out, &header, sizeof header);
@@ -53,6 +55,20 @@ class Packer {
         return at;
     }
 
+    int64_t zeros(int64_t count) {
+        const int64_t bytes = count * static_cast<int64_t>(sizeof(float)), at = take(bytes);
+        if (out_) memset(out_ + at, 0, static_cast<size_t>(bytes));
+        return at;
+    }
+
+    // With a bias, of zeros where it has none.
+    PackedNorm norm(const clipq_norm& from, int64_t count) {
+        if (!from.weight) return {0, 0, 0.0f, 0};
+        const int64_t weight = vector(from.weight, count);
+        const int64_t bias = from.bias ? vector(from.bias, count) : zeros(count);
+        return {weight, bias, from.eps, from.kind};
+    }
+
     PackedMatrix matrix(const clipq_matrix& from, int64_t n, int64_t k) {
         const int64_t at = take(static_cast<int64_t>(kernel_.packed_size(n, k)));
         if (out_) kernel_.pack(from.weight, n, k, out_ + at);
@@ -69,12 +85,26 @@ bool quantizes(const clipq_block& block, const clipq_matrix& matrix) {
     return Grid(block.symmetric != 0, matrix.input_scale, matrix.input_zero_point).valid();
 }
 
+bool is_norm(const clipq_norm& norm, bool needed = false) {
+    return norm.weight ? norm.eps >= 0 && norm.kind >= 0 && norm.kind < CLIPQ_NORMS : !needed;
+}
+
+bool norms_fit(const clipq_block& block) {
+    return is_norm(block.ln_1, true) && is_norm(block.ln_2, true) && is_norm(block.q_norm) && is_norm(block.k_norm) &&
+           is_norm(block.attn_norm) && is_norm(block.mlp_norm);
+}
+
+bool can_rotate(const clipq_block& block) {
+    if (block.rotation == CLIPQ_NO_ROTATION) return true;
+    return block.rotation > 0 && block.rotation < CLIPQ_ROTATIONS && block.width / block.heads % 2 == 0;
+}
+
 bool can_pack(const clipq_block& block) {
     const int64_t d = block.width, h = block.hidden;
     return d >= 1 && h >= 1 && d <= CLIPQ_MAX_K && h <= CLIPQ_MAX_K && block.heads >= 1 && d % block.heads == 0 &&
-           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && block.eps_1 >= 0 && block.eps_2 >= 0 &&
-           block.ln_1_weight && block.ln_1_bias && block.ln_2_weight && block.ln_2_bias && quantizes(block, block.qkv) &&
-           quantizes(block, block.out_proj) && quantizes(block, block.fc1) && quantizes(block, block.fc2);
+           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && norms_fit(block) && can_rotate(block) &&
+           quantizes(block, block.qkv) && quantizes(block, block.out_proj) && quantizes(block, block.fc1) &&
+           quantizes(block, block.fc2);
 }
 
 }  // namespace

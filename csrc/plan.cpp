@@ -44,7 +44,7 @@ int64_t Call::products() const {
     const int64_t longest = sequences.longest();
     int64_t weights = 0;
     for (int64_t i = 0; i < count; i++)
-        weights += block(i).width * (4 * block(i).width + 2 * block(i).hidden + 2 * longest);
+        weights += block(i).width * (4 * block(i).width + block(i).fc1.n + block(i).hidden + 2 * longest);
     return sequences.rows() * weights;
 }
 
@@ -70,6 +70,7 @@ Extent extent_of(const Call& call, const std::vector<Group>& groups) {
     for (int64_t i = 0; i < call.count; i++) {
         most.width = call.block(i).width;
         most.hidden = at_least(call.block(i).hidden, most.hidden);
+        most.inner = at_least(call.block(i).fc1.n, most.inner);
         most.dim = at_least(call.block(i).width / call.block(i).heads, most.dim);
     }
     for (const Group& group : groups) {

@@ -21,7 +21,8 @@ struct PlainRow {
     Floats tail(int64_t i) const { return load_some<Isa>(x + i, k - i); }
 };
 
-// The LayerNorm of a row (Ba et al., arXiv:1607.06450), computed anew wherever it is read: cheaper than storing it.
+// The LayerNorm of a row (Ba et al., arXiv:1607.06450), or its RMSNorm (Zhang and Sennrich, arXiv:1910.07467) about a mean
+// of 0, computed anew wherever it is read: cheaper than storing it.
 template <class Isa>
 struct NormalizedRow {
     using Floats = typename Isa::Floats;
@@ -34,10 +35,12 @@ struct NormalizedRow {
         : x(source.x + row * source.ldx), k(source.k), weight(source.weight), bias(source.bias) {
         Floats sum = {}, squares = {};
         int64_t i = 0;
-        for (; i + Isa::LANES <= k; i += Isa::LANES) sum += load<Floats>(x + i);
-        float rest = 0.0f;
-        for (int64_t j = i; j < k; j++) rest += x[j];
-        const float middle = (sum_of<Isa>(sum) + rest) / static_cast<float>(k);
+        float rest = 0.0f, middle = 0.0f;
+        if (source.centered) {
+            for (; i + Isa::LANES <= k; i += Isa::LANES) sum += load<Floats>(x + i);
+            for (int64_t j = i; j < k; j++) rest += x[j];
+            middle = (sum_of<Isa>(sum) + rest) / static_cast<float>(k);
+        }
         mean = splat<Isa>(middle);
         for (i = 0; i + Isa::LANES <= k; i += Isa::LANES) {
             const Floats deviation = load<Floats>(x + i) - mean;

@@ -13,9 +13,10 @@ struct Call {
     int64_t count;
     const float* x;
     Sequences sequences;
-    bool causal;
+    int mask;  // enum clipq_mask
     const int64_t* keep;  // or null
     int64_t kept;
+    const clipq_rotary* rotary;  // or null
     float* y;
     const Kernel* kernel;
 
@@ -33,7 +34,7 @@ struct Group {
 
 // What the sizes of a group's scratch memory follow from: the largest of any block, and of any group.
 struct Extent {
-    int64_t width = 0, hidden = 0, dim = 0;
+    int64_t width = 0, hidden = 0, inner = 0, dim = 0;  // inner: what fc1 gives
     int64_t rows = 0, kept = 0, longest = 0, sequences = 0;
 };
 

@@ -33,6 +33,12 @@ typename Isa::Floats load_some(const float* from, int64_t left) {
     return v;
 }
 
+// The first min(LANES, left) floats of a vector.
+template <class Isa>
+void store_some(float* to, typename Isa::Floats v, int64_t left) {
+    memcpy(to, &v, left >= Isa::LANES ? sizeof v : sizeof(float) * static_cast<size_t>(left));
+}
+
 template <class Isa>
 float sum_of(typename Isa::Floats v) {
     float all = 0;
@@ -103,6 +109,11 @@ typename Isa::Floats gelu_tanh(typename Isa::Floats x) {
 template <class Isa>
 typename Isa::Floats quick_gelu(typename Isa::Floats x) {
     return gated<Isa>(x, x * 1.702f);
+}
+
+template <class Isa>
+typename Isa::Floats silu(typename Isa::Floats x) {
+    return gated<Isa>(x, x);
 }
 
 }  // namespace

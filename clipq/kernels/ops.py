@@ -1,7 +1,7 @@
 """The native kernels as `torch.library` ops, so that `torch.compile` and `torch.export` see through them.
 
     clipq::linear(x, packed, scale, bias, symmetric, path, input_scale, input_zero_point) -> [..., out]
-    clipq::blocks(x, offsets, blocks, causal, keep) -> [rows or kept, width]
+    clipq::blocks(x, offsets, blocks, causal, keep, cos, sin, prefix, last_unseen) -> [rows or kept, width]
 
 Eager calls go around the dispatcher, which costs some 10 us a call. None of them has a gradient.
 """
@@ -84,11 +84,23 @@ def call_linear(packed: native.PackedLinear, x: Tensor) -> Tensor:
 
 
 @custom_op("clipq::blocks", mutates_args=(), device_types="cpu")
-def blocks(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None) -> Tensor:
+def blocks(
+    x: Tensor,
+    offsets: Tensor,
+    blocks: list[Tensor],
+    causal: bool,
+    keep: Tensor | None,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+    prefix: int = 0,
+    last_unseen: bool = False,
+) -> Tensor:
     """Transformer blocks, packed by `stack.pack_block`, over `x` [rows, width].
 
     Rows offsets[i]:offsets[i + 1] (int64 [batch + 1]) are sequence i, and attention stays within it. `keep`: int64
-    rows, ascending; then only those of the last block's result are computed and come back.
+    rows, ascending; then only those of the last block's result are computed and come back. `cos`, `sin`: the tables of
+    rotary embeddings, [tokens, width / heads], for the rows of a sequence after the first `prefix`. `last_unseen`: of a
+    causal stack, whose sequences' last row is attended to by none.
     Raises `QuantizationError` for arguments that do not fit together.
     """
     _require(x.ndim == 2 and x.is_floating_point() and x.is_cpu, "x", x, "floats [rows, width] on the CPU")
@@ -100,11 +112,16 @@ def blocks(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep:
         _require_plain("a block", block, torch.uint8)
         width = load().clipq_block_width(block.data_ptr(), block.numel())
         _require(width == x.shape[1], "a block", block, f"packed by this process, of width {x.shape[1]}")
-    return stack.run_blocks(x, offsets, blocks, causal, keep)
+    rotary = None
+    if cos is not None and sin is not None:
+        tables = cos.ndim == 2 and cos.is_cpu and sin.is_cpu and cos.shape == sin.shape
+        _require(tables, "cos", cos, f"[tokens, width / heads] on the CPU, as sin, {list(sin.shape)}")
+        rotary = (cos, sin, prefix)
+    return stack.run_packed(x, offsets, stack.pointers(blocks), int(causal) + last_unseen, keep, rotary)
 
 
 @blocks.register_fake
-def _(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None) -> Tensor:
+def _(x: Tensor, offsets: Tensor, blocks: list[Tensor], causal: bool, keep: Tensor | None, *settings: object) -> Tensor:
     return x.new_empty(x.shape[0] if keep is None else keep.shape[0], x.shape[1])
 
 

@@ -16,7 +16,7 @@ PATHS = ("portable", "avx2", "avx_vnni", "avx512_vnni", "neon_dotprod")
 """Every instruction set the library knows, in the order of `enum clipq_path` in csrc/clipq.h."""
 
 _LIBRARY = Path(__file__).resolve().parent.parent / "_native.so"
-_ABI = 4
+_ABI = 5
 MAX_INPUTS = 65793
 """The longest row whose sum of products of 8-bit numbers fits int32."""
 BAD_SIZE = 2
@@ -52,7 +52,7 @@ _SIGNATURES = {
     "clipq_block_width": (_LONG, [_POINTER, ctypes.c_size_t]),
     "clipq_run_blocks": (
         _INT,
-        [_INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT, _POINTER, _LONG, _POINTER],
+        [_INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT, _POINTER, _LONG, _POINTER, _POINTER],
     ),
 }
 _FAILURES = {

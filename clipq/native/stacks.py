@@ -34,7 +34,7 @@ class Stack:
         self, rows: np.ndarray, offsets: np.ndarray, causal: bool, keep: np.ndarray | None, threads: int
     ) -> np.ndarray:
         """Rows [rows, width] of sequences offsets[i]:offsets[i + 1] to [batch, outputs]; `keep`: as `run_blocks`."""
-        rows = run_blocks(threads, self._addresses, rows, offsets, causal, keep)
+        rows = run_blocks(threads, self._addresses, rows, offsets, int(causal), keep)
         for step in self._steps:
             rows = step(rows, len(offsets) - 1, threads)
         return rows

@@ -92,17 +92,22 @@ void blocks(Arguments& a) {
     clipq_block block{};
     block.heads = a.size(4), block.width = a.size(32), block.hidden = a.size(40);
     block.activation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ACTIVATIONS), block.symmetric = a.data.ConsumeBool();
-    block.eps_1 = block.eps_2 = 1e-5f;
+    block.gated = a.a_coin(), block.rotation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ROTATIONS);
+    const float there = 1;  // until its size is known
+    block.ln_1 = block.ln_2 = {&there, nullptr, 1e-5f, a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_NORMS)};
+    for (clipq_norm* norm : {&block.q_norm, &block.k_norm, &block.attn_norm, &block.mlp_norm})
+        if (a.a_coin()) *norm = block.ln_1;
     block.qkv.input_scale = a.range(), block.fc2.input_scale = a.range();
     block.fc2.input_zero_point = a.data.ConsumeIntegralInRange(-129, 128);
     const size_t size = clipq_block_size(path, &block);
     if (size == 0 || !sensible(block.width, 32) || !sensible(block.hidden, 40)) return;
     const int64_t w = block.width, h = block.hidden;
-    const auto qkv = a.bytes(3 * w * w), out = a.bytes(w * w), up = a.bytes(h * w), down = a.bytes(w * h);
-    const auto values = a.floats(2 * (3 * w + h));
-    block.ln_1_weight = block.ln_1_bias = block.ln_2_weight = block.ln_2_bias = values.data();
+    const auto qkv = a.bytes(3 * w * w), out = a.bytes(w * w), up = a.bytes(2 * h * w), down = a.bytes(w * h);
+    const auto values = a.floats(2 * (3 * w + 2 * h));
+    for (clipq_norm* norm : {&block.ln_1, &block.ln_2, &block.q_norm, &block.k_norm, &block.attn_norm, &block.mlp_norm})
+        if (norm->weight) norm->weight = values.data(), norm->bias = a.a_coin() ? values.data() : nullptr;
     block.qkv = matrix(qkv, values, 3 * w, block.qkv), block.out_proj = matrix(out, values, w, block.out_proj);
-    block.fc1 = matrix(up, values, h, block.fc1), block.fc2 = matrix(down, values, w, block.fc2);
+    block.fc1 = matrix(up, values, block.gated ? 2 * h : h, block.fc1), block.fc2 = matrix(down, values, w, block.fc2);
     std::vector<uint8_t> packed(size);
     if (clipq_pack_block(path, &block, packed.data()) != CLIPQ_OK) return;
 
@@ -115,9 +120,13 @@ void blocks(Arguments& a) {
     const auto x = a.floats(rows * w);
     std::vector<float> y(static_cast<size_t>((keeps ? static_cast<int64_t>(keep.size()) : rows) * w));
     const uint8_t* const stack[] = {packed.data(), packed.data()};
+    const int64_t dim = w / block.heads;
+    clipq_rotary rotary = {nullptr, nullptr, a.data.ConsumeIntegralInRange<int64_t>(-1, 12), a.a_coin() ? dim : a.size(8), a.size(5)};
+    const auto table = a.floats(std::clamp<int64_t>(rotary.tokens, 0, 12) * dim);
+    if (a.a_coin()) rotary.cos = rotary.sin = table.data();
     clipq_run_blocks(a.threads(), stack, a.data.ConsumeIntegralInRange<int64_t>(-1, 2), x.data(), offsets.data(),
-                     static_cast<int64_t>(offsets.size()) - 1, a.data.ConsumeBool(), keeps ? keep.data() : nullptr,
-                     static_cast<int64_t>(keep.size()), y.data());
+                     static_cast<int64_t>(offsets.size()) - 1, a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_MASKS),
+                     keeps ? keep.data() : nullptr, static_cast<int64_t>(keep.size()), a.a_coin() ? &rotary : nullptr, y.data());
 }
 
 }  // namespace

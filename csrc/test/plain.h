@@ -84,6 +84,7 @@ inline double activated_plainly(double x, int activation) {
         case CLIPQ_GELU: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
         case CLIPQ_GELU_TANH: return x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))) / 2;
         case CLIPQ_QUICK_GELU: return x / (1 + std::exp(-1.702 * x));
+        case CLIPQ_SILU: return x / (1 + std::exp(-x));
         default: return x;
     }
 }
@@ -97,9 +98,9 @@ inline bool activation_is_right(float y, float x, int activation) {
 // Of one row: whether q, scale and zero_point are its LayerNorm to half a step, apart from float32's rounding; what lies
 // outside a given range is at its end.
 inline bool normalized_is_right(const float* x, int64_t k, const float* weight, const float* bias, float eps,
-                                const int8_t* q, float scale, int32_t zero_point, int grid_low) {
+                                const int8_t* q, float scale, int32_t zero_point, int grid_low, bool centered = true) {
     double mean = 0, variance = 0, most = 0, gain = 0;
-    for (int64_t j = 0; j < k; j++) mean += x[j] / static_cast<double>(k);
+    for (int64_t j = 0; j < k && centered; j++) mean += x[j] / static_cast<double>(k);
     for (int64_t j = 0; j < k; j++) variance += (x[j] - mean) * (x[j] - mean) / static_cast<double>(k);
     for (int64_t j = 0; j < k; j++) {
         most = std::fmax(most, std::fabs(x[j]));
@@ -114,6 +115,35 @@ inline bool normalized_is_right(const float* x, int64_t k, const float* weight, 
         if (!near((q[j] - zero_point) * static_cast<double>(scale), right, error)) return false;
     }
     return true;
+}
+
+// Of one head: its norm (unless `weight` is null), within float32's rounding.
+inline bool head_is_right(const float* x, const Heads& job, const float* out) {
+    const double k = static_cast<double>(job.dim);
+    double mean = 0, variance = 0, most = 0, gain = 1;
+    for (int64_t j = 0; j < job.dim && job.centered; j++) mean += x[j] / k;
+    for (int64_t j = 0; j < job.dim; j++) {
+        variance += (x[j] - mean) * (x[j] - mean) / k;
+        most = std::fmax(most, std::fabs(x[j]));
+        gain = std::fmax(gain, std::fabs(job.weight[j]));
+    }
+    const double deviation = std::sqrt(variance + job.eps);
+    for (int64_t j = 0; j < job.dim; j++) {
+        const double right = (x[j] - mean) / deviation * job.weight[j] + (job.bias ? job.bias[j] : 0);
+        if (!near(out[j], right, 2e-6 * gain * (most / deviation + 1))) return false;
+    }
+    return true;
+}
+
+// One head turned as clipq.h says, to the bit.
+inline void turn_plainly(float* x, int64_t dim, const float* cos, const float* sin, int rotation) {
+    const Values before(x, x + dim);
+    for (int64_t i = 0; i < dim; i++) {
+        const bool pairs = rotation == CLIPQ_ROTATE_PAIRS, first = pairs ? i % 2 == 0 : i < dim / 2;
+        const int64_t step = pairs ? 1 : dim / 2;
+        const float other = before[static_cast<size_t>(first ? i + step : i - step)];
+        x[i] = before[static_cast<size_t>(i)] * cos[i] + (first ? -other : other) * sin[i];
+    }
 }
 
 // Whether out[dim] is the attention of `query` over `seen` keys. The bound follows the rounding of the dot products,

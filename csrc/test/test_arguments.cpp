@@ -71,10 +71,11 @@ void check_blocks(Report& report, int path) {
     const uint8_t *mixed[] = {packed.data(), other.data()}, *paths[] = {packed.data(), foreign.data()};
     const uint8_t* alone[] = {foreign.data()};
     Values y(stack.x.size(), UNTOUCHED);
+    const clipq_rotary tables = stack.rotary();
     const auto run = [&](const uint8_t* const* blocks, int64_t count, const std::vector<int64_t>& offsets,
                          const std::vector<int64_t>& keep, int64_t kept) {
         return clipq_run_blocks(1, blocks, count, stack.x.data(), offsets.data(),
-                                static_cast<int64_t>(offsets.size()) - 1, 0, keep.data(), kept, y.data());
+                                static_cast<int64_t>(offsets.size()) - 1, 0, keep.data(), kept, &tables, y.data());
     };
     const int64_t rows = stack.rows();
     report.check(run(bad, 2, stack.offsets, {}, 0) == CLIPQ_BAD_BLOCK, "garbage", path);
@@ -96,21 +97,62 @@ void check_blocks(Report& report, int path) {
     report.check(clipq_block_width(foreign.data(), foreign.size()) == 0, "a foreign block", path);
 }
 
+void check_rotation(Report& report, int path) {
+    Random random(4);
+    Stack stack(random, 2, 4, 2, 4);
+    stack.blocks[0].rotation = CLIPQ_ROTATE_HALVES;
+    const Packed packed = stack.blocks[0].packed(path);
+    const uint8_t* const blocks[] = {packed.data()};
+    const int64_t longest = Sequences{stack.offsets.data(), stack.batch()}.longest();
+    const Values table = random.values(longest * 4, -1, 1);
+    Values y(stack.x.size(), UNTOUCHED);
+    const auto run = [&](const clipq_rotary* rotary, int mask) {
+        return clipq_run_blocks(1, blocks, 1, stack.x.data(), stack.offsets.data(), stack.batch(), mask, nullptr, 0,
+                                rotary, y.data());
+    };
+    const clipq_rotary good = {table.data(), table.data(), longest, 4, 0};
+    std::vector<clipq_rotary> bad(7, good);
+    bad[0].cos = nullptr;
+    bad[1].sin = nullptr;
+    bad[2].tokens = longest - 1;
+    bad[3].tokens = -1, bad[3].prefix = longest;
+    bad[4].dim = 2;
+    bad[5].prefix = -1;
+    bad[6].dim = 8;
+    for (const clipq_rotary& one : bad) report.check(run(&one, 0) == CLIPQ_BAD_SIZE, "bad tables", path);
+    report.check(run(nullptr, 0) == CLIPQ_BAD_SIZE, "no tables", path);
+    report.check(run(&good, -1) == CLIPQ_BAD_SIZE && run(&good, CLIPQ_MASKS) == CLIPQ_BAD_SIZE, "no such mask", path);
+    for (const float v : y) report.check(v == UNTOUCHED, "an untouched rotation", path);
+    for (const int64_t prefix : {int64_t(0), longest, INT64_MAX}) {
+        const clipq_rotary one = {table.data(), table.data(), longest, 4, prefix};
+        report.check(run(&one, 0) == CLIPQ_OK, "a rotation", path);
+    }
+}
+
 void check_descriptions(Report& report, int path) {
     Random random(2);
     const Block block(random, 8, 2);
-    std::vector<clipq_block> all(11, block.view());
+    clipq_block odd = Block(random, 6, 2).view();
+    odd.rotation = CLIPQ_ROTATE_PAIRS;
+    std::vector<clipq_block> all(18, block.view());
     all[0].width = 0;
     all[1].hidden = 0;
     all[2].heads = 3;
     all[3].heads = 0;
     all[4].hidden = TOO_LONG;
     all[5].activation = CLIPQ_ACTIVATIONS;
-    all[6].eps_1 = -1;
-    all[7].ln_2_bias = nullptr;
+    all[6].ln_1.eps = -1;
+    all[7].ln_2.weight = nullptr;
     all[8].qkv.input_scale = -1;
     all[9].out_proj.input_scale = NAN;
     all[10].fc2.input_scale = 1, all[10].fc2.input_zero_point = 128;
+    all[11] = odd;
+    all[12].rotation = CLIPQ_ROTATIONS;
+    all[13].rotation = -1;
+    all[14].ln_1.kind = CLIPQ_NORMS;
+    all[15].q_norm = {all[15].ln_1.weight, nullptr, NAN, CLIPQ_LAYER_NORM};
+    all[16].attn_norm = {all[16].ln_1.weight, nullptr, 0, -1};
+    all[17].ln_1.weight = nullptr;
     for (const clipq_block& one : all) {
         report.check(clipq_block_size(path, &one) == 0, "the size of what cannot be packed", path);
         report.check(clipq_pack_block(path, &one, nullptr) == CLIPQ_BAD_SIZE, "what cannot be packed", path);
@@ -139,6 +181,7 @@ int main() {
     for (const int path : supported_paths()) {
         check_steps(report, path);
         check_blocks(report, path);
+        check_rotation(report, path);
         check_descriptions(report, path);
     }
     for (int path = -1; path <= CLIPQ_PATHS; path++)

@@ -5,40 +5,76 @@
 
 namespace {
 
-// act(LayerNorm(x) @ weight.T + bias), from the kernel's table: the C ABI offers no LayerNorm into a linear.
-Values normalized_linear(int path, const Values& x, const Matrix& matrix, const float* weight, const float* bias,
-                         float eps, const Grid& grid, int activation) {
+// act(norm(x) @ weight.T + bias), from the kernel's table: the C ABI offers no norm into a linear. With `onto`, that is
+// added to it as `layer_scale` says.
+Values normalized_linear(int path, const Values& x, int64_t ldx, const Matrix& matrix, const clipq_norm& norm,
+                         const Grid& grid, int activation, const Values* onto = nullptr,
+                         const float* layer_scale = nullptr) {
     const Kernel& kernel = *usable_kernel(path);
-    const int64_t k = matrix.k, m = static_cast<int64_t>(x.size()) / k;
+    const int64_t k = matrix.k, m = static_cast<int64_t>(x.size()) / ldx;
+    const Values nothing(static_cast<size_t>(k));
     const Packed packed = matrix.packed(path), acts(static_cast<size_t>(kernel.row_stride(k) * m));
-    Values scale(static_cast<size_t>(m)), y(static_cast<size_t>(m * matrix.n));
+    Values scale(static_cast<size_t>(m)), y = onto ? *onto : Values(static_cast<size_t>(m * matrix.n));
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
     const Rows rows = {acts.data(), scale.data(), zero_point.data()};
-    kernel.quantize({x.data(), k, k, eps, weight, bias}, grid, rows, 0, m);
+    kernel.quantize({x.data(), ldx, k, norm.weight ? norm.eps : -1.0f, norm.weight, norm.bias ? norm.bias : nothing.data(),
+                     norm.kind == CLIPQ_LAYER_NORM}, grid, rows, 0, m);
     kernel.multiply({rows, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(), matrix.n, matrix.n, k,
-                     activation, false, nullptr}, 0, m, 0, (matrix.n - 1) / kernel.panel_cols + 1);
+                     activation, onto != nullptr, layer_scale}, 0, m, 0, (matrix.n - 1) / kernel.panel_cols + 1);
     return y;
 }
 
-void add_linear(int path, const Values& x, const Matrix& matrix, const Grid& grid, const float* layer_scale, Values& y) {
-    const int64_t m = static_cast<int64_t>(x.size()) / matrix.k;
-    const Packed packed = matrix.packed(path);
-    clipq_linear_step(path, 1, x.data(), matrix.k, m, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(),
-                      matrix.n, matrix.n, matrix.k, grid.symmetric, grid.scale, grid.zero_point, CLIPQ_NO_ACTIVATION, 1, layer_scale);
+// The norms by the kernel's own step (test_steps.cpp tests it), the turning by plain arithmetic.
+void turn_heads(int path, const Stack& stack, const Block& b, Values& qkv) {
+    const int64_t d = b.width, dim = d / b.heads;
+    for (size_t s = 0; s + 1 < stack.offsets.size(); s++)
+        for (int64_t row = stack.offsets[s]; row < stack.offsets[s + 1]; row++)
+            for (int64_t part = 0; part < 2; part++) {
+                const clipq_norm norm = (part ? b.k_norm : b.q_norm).view();
+                float* x = qkv.data() + row * 3 * d + part * d;
+                const int64_t at = row - stack.offsets[s] - stack.prefix;
+                if (norm.weight)
+                    usable_kernel(path)->turn({x, b.heads, dim, norm.weight, norm.bias, norm.eps,
+                                               norm.kind == CLIPQ_LAYER_NORM, nullptr, nullptr, 0});
+                for (int64_t h = 0; h < b.heads && at >= 0 && b.rotation; h++)
+                    turn_plainly(x + h * dim, dim, stack.cos.data() + at * dim, stack.sin.data() + at * dim, b.rotation);
+            }
+}
+
+void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
+    const int64_t dim = b.width / b.heads;
+    if (stack.mask != CLIPQ_SEE_BUT_LAST) {
+        clipq_attention(path, 1, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, dim, stack.mask, mixed.data());
+        return;
+    }
+    // The last row's own key is taken away: as the last query of a sequence whose last key repeats nothing.
+    const Kernel& kernel = *usable_kernel(path);
+    for (size_t s = 0; s + 1 < stack.offsets.size(); s++) {
+        const int64_t begin = stack.offsets[s], rows = stack.offsets[s + 1] - begin, keys = rows > 1 ? rows - 1 : 1;
+        Values scratch(static_cast<size_t>(kernel.attention_scratch(keys, dim)));
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t head = 0; head < b.width; head += dim) {
+                const float *q = qkv.data() + (begin + row) * 3 * b.width + head, *k = qkv.data() + begin * 3 * b.width + b.width + head;
+                kernel.attend({q, k, k + b.width, 3 * b.width, 3 * b.width, mixed.data() + (begin + row) * b.width + head,
+                               b.width, 1, at_most(row + 1, keys), dim, at_most(row + 1, keys)}, scratch.data());
+            }
+    }
 }
 
 Values step_by_step(int path, const Stack& stack) {
     Values x = stack.x, mixed(stack.x.size());
     for (const Block& b : stack.blocks) {
         const clipq_block view = b.view();
-        const Values qkv = normalized_linear(path, x, b.qkv, view.ln_1_weight, view.ln_1_bias, view.eps_1, b.grids[0],
-                                             CLIPQ_NO_ACTIVATION);
-        clipq_attention(path, 1, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, b.width / b.heads,
-                        stack.causal, mixed.data());
-        add_linear(path, mixed, b.out_proj, b.grids[1], view.ls_1, x);
-        const Values inner = normalized_linear(path, x, b.fc1, view.ln_2_weight, view.ln_2_bias, view.eps_2,
-                                               b.grids[2], b.activation);
-        add_linear(path, inner, b.fc2, b.grids[3], view.ls_2, x);
+        Values qkv = normalized_linear(path, x, b.width, b.qkv, view.ln_1, b.grids[0], CLIPQ_NO_ACTIVATION);
+        turn_heads(path, stack, b, qkv);
+        attend(path, stack, b, qkv, mixed);
+        x = normalized_linear(path, mixed, b.width, b.out_proj, view.attn_norm, b.grids[1], CLIPQ_NO_ACTIVATION, &x, view.ls_1);
+        Values inner = normalized_linear(path, x, b.width, b.fc1, view.ln_2, b.grids[2],
+                                         b.gated ? CLIPQ_NO_ACTIVATION : b.activation);
+        for (int64_t row = 0; row < stack.rows() && b.gated; row++)
+            usable_kernel(path)->gate(inner.data() + row * 2 * b.hidden, b.hidden, b.activation);
+        x = normalized_linear(path, inner, b.gated ? 2 * b.hidden : b.hidden, b.fc2, view.mlp_norm, b.grids[3],
+                              CLIPQ_NO_ACTIVATION, &x, view.ls_2);
     }
     return x;
 }

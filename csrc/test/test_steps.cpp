@@ -11,15 +11,55 @@ bool layer_norm_is_right(const Kernel& kernel, Random& random) {
     const Values x = random.values((m - 1) * ldx + k, middle - 3, middle + 3), weight = random.values(k, -2, 2);
     const Values bias = random.values(k, -1, 1);
     const Grid grid = random_grid(random, random.chance(2));
+    const bool centered = random.chance(2);
     Bytes q(static_cast<size_t>(m * k));
     Values scale(static_cast<size_t>(m));
     std::vector<int32_t> zero_point(static_cast<size_t>(m));
-    kernel.quantize_int8({x.data(), ldx, k, eps, weight.data(), bias.data()}, grid,
+    kernel.quantize_int8({x.data(), ldx, k, eps, weight.data(), bias.data(), centered}, grid,
                          {q.data(), scale.data(), zero_point.data()}, 0, m);
     for (int64_t i = 0; i < m; i++)
         if (!normalized_is_right(x.data() + i * ldx, k, weight.data(), bias.data(), eps, q.data() + i * k,
-                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)], grid.symmetric ? -127 : -128))
+                                 scale[static_cast<size_t>(i)], zero_point[static_cast<size_t>(i)],
+                                 grid.symmetric ? -127 : -128, centered))
             return false;
+    return true;
+}
+
+// Heads through a norm, and turned: each alone against plain arithmetic, and both as one after the other.
+bool turning_is_right(const Kernel& kernel, Random& random) {
+    const int64_t dim = 2 * random.size(70), heads = random.from_to(1, 3);
+    const int rotation = static_cast<int>(random.from_to(1, CLIPQ_ROTATIONS - 1));
+    const Values x = random.values(heads * dim, -3, 4), weight = random.values(dim, -2, 2), bias = random.values(dim, -1, 1);
+    const Values cos = random.values(dim, -1, 1), sin = random.values(dim, -1, 1);
+    Values normed = x, turned = x, both = x;
+    Heads norm = {normed.data(), heads, dim, weight.data(), random.chance(2) ? bias.data() : nullptr, 1e-5f, random.chance(2),
+                  nullptr, nullptr, rotation};
+    kernel.turn(norm);
+    kernel.turn({turned.data(), heads, dim, nullptr, nullptr, 0, true, cos.data(), sin.data(), rotation});
+    Heads whole = norm;
+    whole.x = both.data(), whole.cos = cos.data(), whole.sin = sin.data();
+    kernel.turn(whole);
+    Values plain = x, after = normed;
+    for (int64_t h = 0; h < heads; h++) {
+        if (!head_is_right(x.data() + h * dim, norm, normed.data() + h * dim)) return false;
+        turn_plainly(plain.data() + h * dim, dim, cos.data(), sin.data(), rotation);
+        turn_plainly(after.data() + h * dim, dim, cos.data(), sin.data(), rotation);
+    }
+    return same(turned, plain) && same(both, after);
+}
+
+bool gate_is_right(const Kernel& kernel, Random& random) {
+    const int64_t k = random.size(150);
+    const int activation = static_cast<int>(random.from_to(0, CLIPQ_ACTIVATIONS - 1));
+    const Values before = random.values(2 * k, -6, 6);
+    Values row = before;
+    kernel.gate(row.data(), k, activation);
+    for (int64_t i = 0; i < k; i++) {
+        const float open = before.data()[i], value = before.data()[k + i];
+        const double right = activated_plainly(open, activation) * value;
+        if (!near(row.data()[i], right, std::fmax(3e-7, 4e-7 * std::fabs(open)) * std::fabs(value))) return false;
+        if (row.data()[k + i] != value) return false;
+    }
     return true;
 }
 
@@ -58,7 +98,7 @@ bool epilogue_is_right(const Kernel& kernel, Random& random) {
 }
 
 bool attention_is_right(const Kernel& kernel, Random& random) {
-    const int64_t queries = random.size(60), keys = random.from_to(queries, 70), dim = random.size(90);
+    const int64_t queries = random.size(60), keys = random.from_to(at_least(queries - 1, 1), 70), dim = random.size(90);
     const int64_t visible = random.from_to(1, keys), ldq = dim + random.from_to(0, 5);
     const int64_t ldkv = dim + random.from_to(0, 5), ldo = dim + random.from_to(0, 5);
     const Values q = random.values((queries - 1) * ldq + dim, -2, 2), k = random.values((keys - 1) * ldkv + dim, -2, 2);
@@ -87,7 +127,9 @@ int main(int argc, char** argv) {
         const Random same_for_all = random;
         for (const auto& [name, kernel] : kernels) {
             random = same_for_all;
-            report.check(layer_norm_is_right(*kernel, random), "LayerNorm", name);
+            report.check(layer_norm_is_right(*kernel, random), "a norm", name);
+            report.check(turning_is_right(*kernel, random), "turning heads", name);
+            report.check(gate_is_right(*kernel, random), "a gate", name);
             report.check(epilogue_is_right(*kernel, random), "an epilogue", name);
             report.check(attention_is_right(*kernel, random), "attention", name);
         }

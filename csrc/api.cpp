@@ -128,22 +128,23 @@ int clipq_linear_step(int path, int threads, const float* x, int64_t ldx, int64_
     return CLIPQ_OK;
 }
 
-int clipq_attention(int path, int threads, const float* qkv, const int64_t* offsets, int64_t batch, int64_t heads,
-                    int64_t dim, int causal, float* y) {
+int clipq_attention(int path, int threads, int kind, const float* qkv, const int64_t* offsets, int64_t batch,
+                    int64_t heads, int64_t dim, int causal, float* y) {
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     const Sequences sequences = {offsets, batch};
-    if (heads < 1 || dim < 1 || !sequences.valid()) return CLIPQ_BAD_SIZE;
+    if (heads < 1 || dim < 1 || !sequences.valid() || kind < 0 || kind >= CLIPQ_ATTENTIONS) return CLIPQ_BAD_SIZE;
     if (batch == 0) return CLIPQ_OK;
     const int64_t longest = sequences.longest(), products = 2 * sequences.rows() * longest * heads * dim;
     threads = worth_threads(threads, products);
-    const int64_t each = round_up(kernel->attention_scratch(longest, dim), 16);
+    const int64_t each = attention_scratch(*kernel, longest, dim);
     Scratch scratch(Scratch::size_of<Span>(batch) + Scratch::size_of<float>(each * threads));
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
     Span* spans = scratch.take<Span>(batch);
     fill_spans(sequences, causal ? CLIPQ_SEE_BEFORE : CLIPQ_SEE_ALL, spans);
-    const AttentionStep step =
-        attention_of(qkv, qkv, y, heads, dim, spans, batch, scratch.take<float>(each * threads), each);
+    const int64_t integers_from = kind == CLIPQ_INT8_ATTENTION ? 0 : NO_INTEGERS;
+    const AttentionStep step = attention_of(qkv, qkv, y, heads, dim, spans, batch, integers_from,
+                                            scratch.take<float>(each * threads), each);
     with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });
     return CLIPQ_OK;
 }

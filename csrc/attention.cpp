@@ -24,6 +24,10 @@ void fill_spans(const Sequences& sequences, int mask, Span* spans) {
     }
 }
 
+int64_t attention_scratch(const Kernel& kernel, int64_t keys, int64_t dim) {
+    return round_up(at_least(kernel.attention_scratch(keys, dim), kernel.integer_attention_scratch(keys, dim)), 16);
+}
+
 void attend(Team& team, const Kernel& kernel, const AttentionStep& step) {
     const int64_t width = step.heads * step.dim;
     float* scratch = step.scratch + team.seat() * step.scratch_each;
@@ -31,9 +35,10 @@ void attend(Team& team, const Kernel& kernel, const AttentionStep& step) {
         const Span& span = step.spans[task / step.heads];
         const int64_t head = task % step.heads * step.dim;
         const float* keys = step.keys + span.key * step.ldkv + head;
-        kernel.attend({step.q + span.query * step.ldq + head, keys, keys + width, step.ldq, step.ldkv,
-                       step.y + span.query * width + head, width, span.queries, span.keys, step.dim, span.visible},
-                      scratch);
+        const auto attend_head = span.keys >= step.integers_from ? kernel.attend_integers : kernel.attend;
+        attend_head({step.q + span.query * step.ldq + head, keys, keys + width, step.ldq, step.ldkv,
+                     step.y + span.query * width + head, width, span.queries, span.keys, step.dim, span.visible},
+                    scratch);
     });
 }
 

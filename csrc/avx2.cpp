@@ -25,6 +25,12 @@ struct Avx2 {
         return _mm256_set1_epi32(pair);
     }
     static void dot(Ints& sum, Acts a, Weights w) { sum += reinterpret_cast<Ints>(_mm256_madd_epi16(a, w)); }
+    static constexpr bool SCALES = false, HALVES = false;
+    using Half = Ints;
+    using HalfFloats = Floats;
+    static void dot_pairs(Ints& sum, Ints a, Ints b) {
+        sum += reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+    }
     typedef Act Narrow __attribute__((vector_size(16)));
     static Narrow narrowed(Ints q) {
         const __m256i wide = reinterpret_cast<__m256i>(q);

@@ -10,6 +10,22 @@ struct Avx512Vnni : Vnni<16, 4> {
     // An asm statement because GCC spills the accumulators when given intrinsics, at half the speed.
     // AT&T order: signed, unsigned, sum.
     static void dot(Ints& sum, Acts a, Weights w) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w)); }
+    static constexpr bool SCALES = true;
+    // Asm statements because GCC 12 warns of its own intrinsics.
+    static Floats above_floor(Floats x) {
+        asm("vreduceps $1, %0, %0" : "+v"(x));
+        return x;
+    }
+    static Floats scaled(Floats p, Floats x) {
+        asm("vscalefps %1, %0, %0" : "+v"(p) : "v"(x));
+        return p;
+    }
+    static void dot_pairs(Ints& sum, Ints a, Ints b) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+    // At half the cost of a whole vector where 512 bits are two halves (Zen 4); %t names the lower half of a register.
+    static constexpr bool HALVES = true;
+    typedef int32_t Half __attribute__((vector_size(32)));
+    typedef float HalfFloats __attribute__((vector_size(32)));
+    static void dot_pairs(Half& sum, Ints a, Half b) { asm("vpdpwssd %2, %t1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 };
 

@@ -10,6 +10,12 @@ struct AvxVnni : Vnni<8, 2> {
     // An asm statement because GCC spills the accumulators when given intrinsics. AT&T order: signed, unsigned, sum.
     // {vex} (its braces escaped) picks the encoding that processors without AVX-512 have.
     static void dot(Ints& sum, Acts a, Weights w) { asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w)); }
+    static constexpr bool SCALES = false, HALVES = false;
+    using Half = Ints;
+    using HalfFloats = Floats;
+    static void dot_pairs(Ints& sum, Ints a, Ints b) {
+        asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    }
     typedef Act Narrow __attribute__((vector_size(8)));
     static Narrow narrowed(Ints q) {
         const __m256i wide = reinterpret_cast<__m256i>(q);

@@ -22,7 +22,7 @@ struct Buffers {
     static int64_t most_inputs(const Extent& e) { return at_least(e.width, e.hidden); }
 
     static int64_t attention_size(const Kernel& kernel, const Extent& e) {
-        return round_up(kernel.attention_scratch(e.longest, e.dim), 16);
+        return attention_scratch(kernel, e.longest, e.dim);
     }
 
     static int64_t size(const Kernel& kernel, const Extent& e, int threads) {
@@ -136,8 +136,9 @@ class Run {
         });
         attend(team, kernel_, attention_of(keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads,
                                            block.width / block.heads, b_.spans,
-                                           keeps ? group_.kept : group_.sequences.count, b_.attention,
-                                           b_.attention_each));
+                                           keeps ? group_.kept : group_.sequences.count,
+                                           block.attention == CLIPQ_INT8_ATTENTION ? CLIPQ_INT8_KEYS : NO_INTEGERS,
+                                           b_.attention, b_.attention_each));
     }
 
     void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {
@@ -162,7 +163,7 @@ class Run {
             const int64_t begin = all.offsets[s] - all.first();
             const int64_t keys = keys_of(all.offsets[s + 1] - all.offsets[s], call_.mask);
             const int64_t seen = call_.mask == CLIPQ_SEE_ALL ? keys : at_most(kept_row(i) - begin + 1, keys);
-            b_.spans[i] = {i, 1, begin, seen, seen};
+            b_.spans[i] = {i, 1, begin, keys, seen};
         }
     }
 

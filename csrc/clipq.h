@@ -58,6 +58,12 @@ enum clipq_rotation {
     CLIPQ_ROTATIONS = 3
 };
 
+enum clipq_attention {
+    CLIPQ_FLOAT_ATTENTION = 0,
+    CLIPQ_INT8_ATTENTION = 1,  // queries and keys int8, each row with its own scale; shares and values in 16 bits
+    CLIPQ_ATTENTIONS = 2
+};
+
 // Which rows of its sequence a row attends to.
 enum clipq_mask {
     CLIPQ_SEE_ALL = 0,
@@ -112,9 +118,13 @@ CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t l
                                 int64_t k, int symmetric, float input_scale, int32_t input_zero_point, int activation,
                                 int residual, const float* layer_scale);
 
+// Of so many rows are the sequences whose attention is faster in integers; shorter ones take floats in blocks.
+#define CLIPQ_INT8_KEYS 128
+
 // softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0, no sequence
 // is empty). qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].
-CLIPQ_API int clipq_attention(int path, int threads, const float* qkv, const int64_t* offsets, int64_t batch,
+// kind: enum clipq_attention, here for sequences of any length.
+CLIPQ_API int clipq_attention(int path, int threads, int kind, const float* qkv, const int64_t* offsets, int64_t batch,
                               int64_t heads, int64_t dim, int causal, float* y);
 
 // Rows ids[i] of an int8 table [rows, k] with one scale a row, dequantized: y [count, k]. Ids must be in range.
@@ -142,6 +152,7 @@ typedef struct clipq_norm {
 typedef struct clipq_block {
     int64_t width, hidden, heads;
     int32_t activation, symmetric, gated, rotation;  // rotation: enum clipq_rotation
+    int32_t attention;  // enum clipq_attention, for sequences of CLIPQ_INT8_KEYS rows or more; others take floats
     clipq_norm ln_1, ln_2;          // [width]
     clipq_norm q_norm, k_norm;      // [width / heads], or none
     clipq_norm attn_norm, mlp_norm; // [width] and [hidden], or none

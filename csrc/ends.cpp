@@ -127,7 +127,7 @@ int clipq_pool_attention(int path, int threads, const float* q, const float* kv,
     if (batch == 0) return CLIPQ_OK;
     const int64_t longest = sequences.longest(), products = 2 * sequences.rows() * heads * dim;
     threads = worth_threads(threads, products);
-    const int64_t each = round_up(kernel->attention_scratch(longest, dim), 16);
+    const int64_t each = attention_scratch(*kernel, longest, dim);
     Scratch scratch(Scratch::size_of<Span>(batch) + Scratch::size_of<float>(each * threads));
     if (!scratch.ok()) return CLIPQ_OUT_OF_MEMORY;
     Span* spans = scratch.take<Span>(batch);
@@ -136,7 +136,7 @@ int clipq_pool_attention(int path, int threads, const float* q, const float* kv,
         spans[i] = {i, 1, offsets[i], keys, keys};
     }
     // The same query for every sequence: its rows lie 0 apart.
-    const AttentionStep step = {q, kv, 0, 2 * heads * dim, y, heads, dim, spans, batch,
+    const AttentionStep step = {q, kv, 0, 2 * heads * dim, y, heads, dim, spans, batch, NO_INTEGERS,
                                 scratch.take<float>(each * threads), each};
     with_team(threads, is_lasting(products), [&](Team& team) { attend(team, *kernel, step); });
     return CLIPQ_OK;

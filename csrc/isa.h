@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention.h"
+#include "attention_int8.h"
 #include "gates.h"
 #include "gemm.h"
 #include "heads.h"
@@ -14,7 +15,8 @@ constexpr Kernel kernel_of() {
     using G = Gemm<Isa>;
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
             G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend, Attend<Isa>::product,
-            across_rows, down_row, turn<Isa>, gate<Isa>};
+            across_rows, down_row, turn<Isa>, gate<Isa>,
+            IntegerAttend<Isa>::scratch, IntegerAttend<Isa>::attend};
 }
 
 }  // namespace

@@ -114,6 +114,9 @@ struct Kernel {
     void (*turn)(const Heads& job);
     // row[0 .. k) = activation(row[0 .. k)) * row[k .. 2k)
     void (*gate)(float* row, int64_t k, int activation);
+    // attend by integer products.
+    int64_t (*integer_attention_scratch)(int64_t keys, int64_t dim);
+    void (*attend_integers)(const Attention& job, float* scratch);
 };
 
 constexpr int64_t WIDEST = 16;  // floats in the widest vector of any path

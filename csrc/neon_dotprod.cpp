@@ -34,6 +34,13 @@ struct NeonDotprod {
         sum = reinterpret_cast<Ints>(vdotq_lane_s32(reinterpret_cast<int32x4_t>(sum), w, a, 0));
     }
 
+    static constexpr bool SCALES = false, HALVES = false;
+    using Half = Ints;
+    using HalfFloats = Floats;
+    static void dot_pairs(Ints& sum, Ints a, Ints b) {
+        const int16x8_t x = reinterpret_cast<int16x8_t>(a), y = reinterpret_cast<int16x8_t>(b);
+        sum += reinterpret_cast<Ints>(vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+    }
     typedef Act Narrow __attribute__((vector_size(4)));
     static Narrow narrowed(Ints q) {
         const int16x4_t half = vmovn_s32(reinterpret_cast<int32x4_t>(q));

@@ -6,7 +6,7 @@
 
 namespace clipq {
 
-constexpr uint32_t MAGIC = 0x71504C45;  // changes with the layout
+constexpr uint32_t MAGIC = 0x71504C46;  // changes with the layout
 
 struct PackedMatrix {
     int64_t packed, scale, bias;  // where in the block, in bytes; bias 0: none
@@ -24,7 +24,7 @@ struct PackedNorm {
 // What a packed block begins with. Everything else follows, 64-byte aligned.
 struct PackedBlock {
     uint32_t magic;
-    int32_t path, activation, symmetric, gated, rotation;
+    int32_t path, activation, symmetric, gated, rotation, attention;
     int64_t size, width, hidden, heads;
     PackedNorm ln_1, ln_2, q_norm, k_norm, attn_norm, mlp_norm;
     int64_t ls_1, ls_2;  // in bytes; 0: none

@@ -23,6 +23,7 @@ class Packer {
         header.heads = block.heads;
         header.gated = block.gated;
         header.rotation = block.rotation;
+        header.attention = block.attention;
         header.ln_1 = norm(block.ln_1, d);
         header.ln_2 = norm(block.ln_2, d);
         header.q_norm = norm(block.q_norm, d / block.heads);
@@ -102,7 +103,8 @@ bool can_rotate(const clipq_block& block) {
 bool can_pack(const clipq_block& block) {
     const int64_t d = block.width, h = block.hidden;
     return d >= 1 && h >= 1 && d <= CLIPQ_MAX_K && h <= CLIPQ_MAX_K && block.heads >= 1 && d % block.heads == 0 &&
-           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && norms_fit(block) && can_rotate(block) &&
+           block.activation >= 0 && block.activation < CLIPQ_ACTIVATIONS && block.attention >= 0 &&
+           block.attention < CLIPQ_ATTENTIONS && norms_fit(block) && can_rotate(block) &&
            quantizes(block, block.qkv) && quantizes(block, block.out_proj) && quantizes(block, block.fc1) &&
            quantizes(block, block.fc2);
 }

@@ -17,6 +17,13 @@ struct Portable {
     static void dot(Ints& sum, Acts a, Weights w) {
         for (int l = 0; l < LANES; l++) sum[l] += a[0] * w[2 * l] + a[1] * w[2 * l + 1];
     }
+    static constexpr bool SCALES = false, HALVES = false;
+    using Half = Ints;
+    using HalfFloats = Floats;
+    static void dot_pairs(Ints& sum, Ints a, Ints b) {
+        for (int l = 0; l < LANES; l++)
+            sum[l] += int32_t{static_cast<int16_t>(a[l])} * static_cast<int16_t>(b[l]) + (a[l] >> 16) * (b[l] >> 16);
+    }
     static Floats fma(Floats a, Floats b, Floats c) { return a * b + c; }
 };
 

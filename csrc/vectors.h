@@ -46,6 +46,35 @@ float sum_of(typename Isa::Floats v) {
     return all;
 }
 
+// The largest or the sum of N values, a half with a half.
+template <class T, int N>
+struct Folded {
+    typedef T Half __attribute__((vector_size(sizeof(T) * N / 2)));
+
+    template <bool SUM>
+    static T of(const T* from) {
+        Half a, b;
+        memcpy(&a, from, sizeof a);
+        memcpy(&b, from + N / 2, sizeof b);
+        const Half both = SUM ? a + b : a > b ? a : b;
+        T values[N / 2];
+        memcpy(values, &both, sizeof both);
+        if constexpr (N > 4)
+            return Folded<T, N / 2>::template of<SUM>(values);
+        else
+            return SUM ? values[0] + values[1] : values[0] > values[1] ? values[0] : values[1];
+    }
+};
+
+// The largest lane of `v`, or the sum of all. Not inline: there GCC keeps the vector in memory throughout the loop before
+// it, at half the speed.
+template <class T, bool SUM, class Vector>
+__attribute__((noinline)) T folded(Vector v) {
+    T each[sizeof v / sizeof(T)];
+    memcpy(each, &v, sizeof v);
+    return Folded<T, sizeof v / sizeof(T)>::template of<SUM>(each);
+}
+
 // Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest whole number, ties to even, in the low bits of the sum:
 // the same as torch.round, without needing an instruction for it.
 constexpr float ROUNDER = 12582912.0f;

@@ -33,7 +33,8 @@ else:
 
 _SPECS = ("weights", "activations", "embeddings")
 _SPEC_KEYS = tuple(one.name for one in fields(QuantSpec))
-_OWN = ("name", "precision", "fallback", *_SPECS)
+_SAID = ("fallback", "attention")
+_OWN = ("name", "precision", *_SAID, *_SPECS)
 _KEYS = (*_OWN, "steps", "modules")
 _MODULE_KEYS = ("pattern", *_OWN)
 _MOST_BYTES = 1 << 20
@@ -144,7 +145,7 @@ def _own(values: Mapping[str, Any], where: str, name: str) -> Scheme:
     else:
         found = resolve(values["precision"])
         found = replace(found, name=values.get("name", found.name))
-    return replace(found, fallback=values["fallback"]) if "fallback" in values else found
+    return replace(found, **{key: values[key] for key in _SAID if key in values})
 
 
 def _spec(values: Mapping[str, Any], where: str) -> QuantSpec:
@@ -180,6 +181,8 @@ def _own_lines(scheme: Scheme, prefix: str, has_modules: bool) -> Iterator[str]:
         yield f"precision = {_value(alike.name)}"
     if alike is None or scheme.fallback != alike.fallback or has_modules:
         yield f"fallback = {_value(scheme.fallback)}"
+    if scheme.attention != (alike.attention if alike else "float"):
+        yield f"attention = {_value(scheme.attention)}"
     if scheme.steps != (alike.steps if alike else ()):
         yield f"steps = {_value(list(scheme.steps))}"
     if alike is not None:
@@ -193,7 +196,7 @@ def _own_lines(scheme: Scheme, prefix: str, has_modules: bool) -> Iterator[str]:
 
 def _same(precision: Scheme, scheme: Scheme) -> bool:
     """Whether they differ in no more than what is written beside a precision's name."""
-    changed = {"name": scheme.name, "fallback": scheme.fallback, "steps": scheme.steps}
+    changed = {"name": scheme.name, "steps": scheme.steps, **{key: getattr(scheme, key) for key in _SAID}}
     return precision.steps in ((), scheme.steps) and replace(precision, **changed) == scheme
 
 

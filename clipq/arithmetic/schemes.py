@@ -11,6 +11,7 @@ from ..errors import SchemeError, unknown_name
 from .specs import QuantSpec
 
 FALLBACKS = ("auto", "fp32", "fp16", "bf16")
+ATTENTIONS = ("float", "int8")
 _SPECS = ("weights", "activations", "embeddings")
 
 
@@ -23,6 +24,8 @@ class Scheme:
     `dynamic=False`, statically: a step such as "observe-fisher" measures it once, on calibration data.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
+    `attention`: how the native library multiplies queries, keys and values where it runs whole blocks: in floats or, for
+    sequences of 128 tokens and more, in whole numbers (`csrc/attention_int8.h`); everyone else computes floats.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
     `exceptions`: (pattern, scheme) pairs; the first pattern that a module's name matches (as file names match "*")
     says how that module is quantized, or that it stays float. They have neither steps nor exceptions of their own.
@@ -35,12 +38,15 @@ class Scheme:
     fallback: str = "auto"
     steps: tuple[str, ...] = ()
     exceptions: tuple[tuple[str, Scheme], ...] = ()
+    attention: str = "float"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise SchemeError(f"name={self.name!r} is not allowed; give a short text.")
         if self.fallback not in FALLBACKS:
             raise unknown_name("fallback precision", self.fallback, FALLBACKS)
+        if self.attention not in ATTENTIONS:
+            raise unknown_name("attention", self.attention, ATTENTIONS)
         if self.weights is None and (self.activations or self.embeddings):
             raise SchemeError(f"scheme {self.name!r} quantizes activations or embeddings but not weights; add weights.")
         if self.weights is not None and self.weights.granularity == "token":
@@ -81,8 +87,10 @@ class Scheme:
         return self.weights is None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; without steps and exceptions where there are none, so that older versions read it."""
+        """JSON values; without steps and exceptions where there are none and without float attention, as in older files."""
         values = {key: value for key, value in self._fields() if key not in ("steps", "exceptions") or value}
+        if self.attention == "float":
+            del values["attention"]
         if self.exceptions:
             values["exceptions"] = [[pattern, scheme.to_dict()] for pattern, scheme in self.exceptions]
         return {**values, "steps": list(self.steps)} if self.steps else values

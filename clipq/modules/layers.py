@@ -131,6 +131,7 @@ class QLinear(QuantizedModule):
         super().__init__(weight, scheme.weights, name)
         self.out_features, self.in_features = weight.shape[0], weight[0].numel()
         self.activations = scheme.activations
+        self.attention = scheme.attention  # for whoever runs the whole block that this is a part of
         self._register_range(weight.device)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.forced_kernel: str | None = None

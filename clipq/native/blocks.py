@@ -18,6 +18,8 @@ NORMS = ("layer", "rms")
 """LayerNorm and RMSNorm, in the order of `enum clipq_norm_kind`."""
 ROTATIONS = ("none", "pairs", "halves")
 """Which numbers of a head rotary embeddings turn together: neighbours, or i and i + dim / 2 (`enum clipq_rotation`)."""
+ATTENTIONS = ("float", "int8")
+"""By which products a block attends, in the order of `enum clipq_attention`; short sequences take floats anyway."""
 ALL, BEFORE, BUT_LAST = range(3)
 """What a row attends to, as `enum clipq_mask`: its sequence; what is before it; that without the sequence's last row."""
 
@@ -86,6 +88,7 @@ class Block:
     k_norm: Norm | None = None
     attn_norm: Norm | None = None
     mlp_norm: Norm | None = None
+    attention: str = "float"
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -111,7 +114,7 @@ class _Norm(ctypes.Structure):
 class _Block(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("width", "hidden", "heads")),
-        *((name, ctypes.c_int32) for name in ("activation", "symmetric", "gated", "rotation")),
+        *((name, ctypes.c_int32) for name in ("activation", "symmetric", "gated", "rotation", "attention")),
         *((name, _Norm) for name in ("ln_1", "ln_2", "q_norm", "k_norm", "attn_norm", "mlp_norm")),
         *((name, _Matrix) for name in ("qkv", "out_proj", "fc1", "fc2")),
         *((name, ctypes.c_void_p) for name in ("ls_1", "ls_2")),
@@ -226,6 +229,7 @@ def _described(block: Block, keep: list[np.ndarray]) -> _Block:
         _symmetric(block),
         block.gated,
         ROTATIONS.index(block.rotation),
+        ATTENTIONS.index(block.attention),
         norm(block.ln_1, "ln_1", width),
         norm(block.ln_2, "ln_2", width),
         norm(block.q_norm, "q_norm", dim),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .arrays import floats
-from .blocks import ACTIVATIONS, Block, Matrix, Norm
+from .blocks import ACTIVATIONS, ATTENTIONS, Block, Matrix, Norm
 
 Get = Callable[[str], np.ndarray | None]
 """The tensor of a name: float32, int8 or int64; None if there is none."""
@@ -129,6 +129,7 @@ class Tensors:
             raise self.wrong(f"a width of {width} is not divided by {heads} heads")
         return Block(
             heads=heads,
+            attention=self.one_of(table, "attention", ATTENTIONS) if "attention" in table else "float",
             ln_1=self.norm(self.part(table, "ln_1"), width),
             qkv=parts[0] if len(parts) == 1 else _joined(parts),
             out_proj=self.matrix(self.part(table, "out_proj"), width, width),

@@ -190,6 +190,7 @@ def _weights(block: Block) -> native.Block | None:
         return None
     return native.Block(
         heads=block.heads,
+        attention=block.qkv[0].attention,
         ln_1=norms[0],
         qkv=_matrix(*block.qkv),
         out_proj=_matrix(block.out_proj),
@@ -214,7 +215,8 @@ def _run_alike(linears: Sequence[object]) -> bool:
     same_range = (
         len({one.static_range() for one in weights[:-3]}) == 1
     )  # of query, key and value, which are one product
-    return fits and allowed and len(kinds) == 1 and same_range
+    same_attention = len({linear.attention for linear in linears[:-3]}) == 1
+    return fits and allowed and len(kinds) == 1 and same_range and same_attention
 
 
 def activation(act: object) -> str | None:

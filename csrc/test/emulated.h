@@ -13,9 +13,11 @@ namespace {
 
 template <int WIDTH, int VECTORS>
 struct Emulated : Vnni<WIDTH, VECTORS> {
-    static constexpr bool FUSED = true;
+    static constexpr bool FUSED = true, SCALES = WIDTH == 16, HALVES = WIDTH == 16;
     using Base = Vnni<WIDTH, VECTORS>;
     using Floats = typename Base::Floats;
+    typedef int32_t Half __attribute__((vector_size(2 * WIDTH)));
+    typedef float HalfFloats __attribute__((vector_size(2 * WIDTH)));
     static Floats fma(Floats a, Floats b, Floats c) {
         Floats all;
         for (int l = 0; l < WIDTH; l++) all[l] = std::fma(a[l], b[l], c[l]);
@@ -28,6 +30,19 @@ struct Emulated : Vnni<WIDTH, VECTORS> {
         memcpy(signed_bytes, &w, sizeof w);
         for (int l = 0; l < WIDTH; l++)
             for (int j = 0; j < 4; j++) sum[l] += unsigned_bytes[4 * l + j] * signed_bytes[4 * l + j];
+    }
+    template <class Sum>
+    static void dot_pairs(Sum& sum, typename Base::Ints a, Sum b) {
+        for (size_t l = 0; l < sizeof sum / 4; l++)
+            sum[l] += static_cast<int16_t>(a[l]) * static_cast<int16_t>(b[l]) + (a[l] >> 16) * (b[l] >> 16);
+    }
+    static Floats above_floor(Floats x) {
+        for (int l = 0; l < WIDTH; l++) x[l] -= std::floor(x[l]);
+        return x;
+    }
+    static Floats scaled(Floats p, Floats x) {
+        for (int l = 0; l < WIDTH; l++) p[l] = static_cast<float>(p[l] * std::exp2(std::floor(x[l])));
+        return p;
     }
 };
 

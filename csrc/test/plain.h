@@ -174,4 +174,38 @@ inline bool attended_is_right(const float* query, const float* keys, const float
     return true;
 }
 
+// Whether out[dim] is the attention of `query` over `seen` of `keys` keys as csrc/attention_int8.h defines it, whole
+// numbers and all, but for the rounding of shares.
+inline bool attended_in_integers(const float* query, const float* keys, const float* values, int64_t stride,
+                                 int64_t seen, int64_t all, int64_t dim, const float* out) {
+    const auto whole = [dim](const float* row, double& scale) {
+        float reach = 0;
+        for (int64_t d = 0; d < dim; d++) reach = std::fmax(reach, std::fabs(row[d]));
+        const float steps = reach > 1e-30f ? 127.0f / reach : 0.0f;
+        std::vector<double> found(static_cast<size_t>(dim));
+        for (int64_t d = 0; d < dim; d++) found[static_cast<size_t>(d)] = std::nearbyint(row[d] * steps);
+        scale = reach / 127.0;
+        return found;
+    };
+    double q_scale, k_scale, most = -INFINITY, sum = 0;
+    const std::vector<double> q = whole(query, q_scale);
+    std::vector<double> share(static_cast<size_t>(seen));
+    for (int64_t j = 0; j < seen; j++) {
+        const std::vector<double> k = whole(keys + j * stride, k_scale);
+        double dot = 0;
+        for (size_t d = 0; d < q.size(); d++) dot += q[d] * k[d];
+        most = std::fmax(most, share[static_cast<size_t>(j)] = dot * q_scale * k_scale / std::sqrt(static_cast<double>(dim)));
+    }
+    for (double& one : share) sum += one = std::exp(one - most);
+    // Of all shares together, with 15 bits for the largest or 22 for all: exponents are floats too.
+    const double lost = 2e-4 + 4e-7 * std::fabs(most) + 0.6 * static_cast<double>(seen) / std::fmin(32764 * sum, 4.1e6);
+    for (int64_t d = 0; d < dim; d++) {
+        double reach = 0, right = 0;
+        for (int64_t j = 0; j < all; j++) reach = std::fmax(reach, std::fabs(values[j * stride + d]));
+        for (int64_t j = 0; j < seen; j++) right += share[static_cast<size_t>(j)] / sum * values[j * stride + d];
+        if (!near(out[d], right, reach * (2 * lost + 0.501 / 255) + 1e-30)) return false;
+    }
+    return true;
+}
+
 }  // namespace

@@ -65,7 +65,7 @@ bool attention_is_right(int path, Random& random) {
     Values qkv = random.values(rows * 3 * width, -2, 2), y(static_cast<size_t>(rows * width));
     const int64_t poisoned = random.chance(4) ? random.from_to(0, batch - 1) : -1;
     if (poisoned >= 0) qkv[static_cast<size_t>(offsets[static_cast<size_t>(poisoned)] * 3 * width)] = NAN;
-    if (clipq_attention(path, 1, qkv.data(), offsets.data(), batch, heads, dim, causal, y.data())) return false;
+    if (clipq_attention(path, 1, CLIPQ_FLOAT_ATTENTION, qkv.data(), offsets.data(), batch, heads, dim, causal, y.data())) return false;
     for (int64_t s = 0; s < batch; s++) {
         const int64_t begin = offsets[static_cast<size_t>(s)], end = offsets[static_cast<size_t>(s + 1)];
         for (int64_t i = begin; i < end && s != poisoned; i++)

@@ -25,7 +25,7 @@ void check_steps(Report& report, int path) {
         return clipq_normalize_rows(path, 1, x, ldx, m, k, scale, scale, eps, 0, 0, 0, q, scale, zero_point);
     };
     const auto attend = [&](const int64_t* where, int64_t batch, int64_t heads, int64_t dim) {
-        return clipq_attention(path, 1, x, where, batch, heads, dim, 0, y);
+        return clipq_attention(path, 1, 0, x, where, batch, heads, dim, 0, y);
     };
     const auto gather = [&](int64_t rows, int64_t k, const int64_t* which, int64_t count) {
         return clipq_gather_rows(path, 1, table, scale, rows, k, which, count, y);
@@ -167,7 +167,7 @@ void check_no_path(Report& report, int path) {
         clipq_linear(path, 1, nullptr, 1, 1, nullptr, nullptr, nullptr, nullptr, 1, 1, 1, 0, 0, 0),
         clipq_quantize_rows(path, 1, nullptr, 1, 1, 1, 0, 0, 0, nullptr, nullptr, nullptr),
         clipq_normalize_rows(path, 1, nullptr, 1, 1, 1, nullptr, nullptr, 0, 0, 0, 0, nullptr, nullptr, nullptr),
-        clipq_attention(path, 1, nullptr, nullptr, 1, 1, 1, 0, nullptr),
+        clipq_attention(path, 1, 0, nullptr, nullptr, 1, 1, 1, 0, nullptr),
         clipq_gather_rows(path, 1, nullptr, nullptr, 1, 1, nullptr, 1, nullptr),
         clipq_pack_block(path, &block, nullptr)};
     for (const int answer : answers) report.check(answer == CLIPQ_UNSUPPORTED_PATH, "no such path", path);

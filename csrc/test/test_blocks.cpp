@@ -44,7 +44,7 @@ void turn_heads(int path, const Stack& stack, const Block& b, Values& qkv) {
 void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
     const int64_t dim = b.width / b.heads;
     if (stack.mask != CLIPQ_SEE_BUT_LAST) {
-        clipq_attention(path, 1, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, dim, stack.mask, mixed.data());
+        clipq_attention(path, 1, CLIPQ_FLOAT_ATTENTION, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, dim, stack.mask, mixed.data());
         return;
     }
     // The last row's own key is taken away: as the last query of a sequence whose last key repeats nothing.

@@ -117,6 +117,46 @@ bool attention_is_right(const Kernel& kernel, Random& random) {
     return true;
 }
 
+// Scores of many kinds: far apart, all alike, one key that takes nearly everything, logits beyond any model's.
+bool integer_attention_is_right(const Kernel& kernel, Random& random) {
+    const int64_t queries = random.size(40), dim = random.size(90), longest = random.chance(20) ? 1100 : 130;
+    const int64_t keys = random.from_to(at_least(queries - 1, 1), at_least(longest, queries));
+    const int64_t visible = random.from_to(1, keys), ldq = dim + random.from_to(0, 5);
+    const int64_t ldkv = dim + random.from_to(0, 5), ldo = dim + random.from_to(0, 5);
+    const float sizes[] = {0.0f, 1e-35f, 0.1f, 1.0f, 4.0f, 100.0f, 1e12f}, size = sizes[random.from_to(0, 6)];
+    Values q = random.values((queries - 1) * ldq + dim, -2, 2), k = random.values((keys - 1) * ldkv + dim, -size, size);
+    const Values v = random.values((keys - 1) * ldkv + dim, -1, 1);
+    if (random.chance(3))
+        for (int64_t d = 0; d < dim; d++) k[static_cast<size_t>(random.from_to(0, keys - 1) * ldkv + d)] = 3 * q[static_cast<size_t>(d)];
+    Values out(static_cast<size_t>((queries - 1) * ldo + dim), UNTOUCHED);
+    Values scratch(static_cast<size_t>(kernel.integer_attention_scratch(keys, dim)), NAN);
+    kernel.attend_integers({q.data(), k.data(), v.data(), ldq, ldkv, out.data(), ldo, queries, keys, dim, visible},
+                           scratch.data());
+    for (int64_t i = 0; i < queries; i++) {
+        if (!attended_in_integers(q.data() + i * ldq, k.data(), v.data(), ldkv, at_most(keys, visible + i), keys, dim,
+                                  out.data() + i * ldo))
+            return false;
+        for (int64_t d = dim; d < ldo && i + 1 < queries; d++)
+            if (out.data()[i * ldo + d] != UNTOUCHED) return false;
+    }
+    return true;
+}
+
+// What is not finite makes NaNs of the queries that see it, and of no others.
+bool integers_pass_on_odd_values(const Kernel& kernel, Random& random) {
+    const int64_t rows = random.size(70), dim = random.size(40), ld = 3 * dim, odd = random.from_to(0, rows - 1);
+    Values qkv = random.values(rows * ld, -2, 2), out(static_cast<size_t>(rows * dim));
+    const int64_t part = random.from_to(0, 2);
+    qkv[static_cast<size_t>(odd * ld + part * dim + random.from_to(0, dim - 1))] = random.chance(2) ? NAN : -INFINITY;
+    Values scratch(static_cast<size_t>(kernel.integer_attention_scratch(rows, dim)), NAN);
+    const float* x = qkv.data();
+    kernel.attend_integers({x, x + dim, x + 2 * dim, ld, ld, out.data(), dim, rows, rows, dim, 1}, scratch.data());
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t d = 0; d < dim; d++)
+            if (std::isnan(out.data()[i * dim + d]) != (part == 0 ? i == odd : i >= odd)) return false;
+    return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -132,6 +172,8 @@ int main(int argc, char** argv) {
             report.check(gate_is_right(*kernel, random), "a gate", name);
             report.check(epilogue_is_right(*kernel, random), "an epilogue", name);
             report.check(attention_is_right(*kernel, random), "attention", name);
+            report.check(integer_attention_is_right(*kernel, random), "integer attention", name);
+            report.check(integers_pass_on_odd_values(*kernel, random), "integer attention of odd values", name);
         }
     });
     for (const auto& [name, kernel] : kernels)

@@ -20,11 +20,11 @@ Values on_a_team(const Kernel& kernel, int threads, Random random) {
     kernel.pack(matrix.weight.data(), n, k, packed.data());
     const Linear job = {quantized, packed.data(), matrix.scale.data(), matrix.bias.data(), y.data(), n, n, k,
                         CLIPQ_GELU, false, nullptr};
-    const int64_t each = round_up(kernel.attention_scratch(rows, dim), 16);
+    const int64_t each = attention_scratch(kernel, rows, dim);
     Values scratch(static_cast<size_t>(each * threads));
     const Span span = {0, rows, 0, rows, 1};
     const AttentionStep step =
-        attention_of(x.data(), x.data(), y.data() + m * n, heads, dim, &span, 1, scratch.data(), each);
+        attention_of(x.data(), x.data(), y.data() + m * n, heads, dim, &span, 1, NO_INTEGERS, scratch.data(), each);
     with_team(threads, true, [&](Team& team) {
         quantize(team, kernel, {x.data(), k, k, 1e-5f, ones.data(), zeros.data()}, false, quantized, m);
         multiply(team, kernel, job, m);

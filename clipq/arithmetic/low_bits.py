@@ -42,6 +42,7 @@ LOW_BITS: Mapping[str, Scheme] = {
         _TOKEN,
         steps=("turn-values", "gptq-in-order"),
         exceptions=tuple((pattern, _INT8) for pattern in _PATCHES),
+        attention="int8",
     ),
 }
 

@@ -20,26 +20,23 @@ def _float(name: str) -> Scheme:
     return Scheme(name, weights=None, embeddings=None, fallback=name)
 
 
-_BEST = ("turn-values", "smooth", "gptq", "correct-biases")
+def _int8(name: str, activations: QuantSpec, *steps: str) -> Scheme:
+    """W8A8, attention in whole numbers too."""
+    return Scheme(name, activations=activations, steps=steps, attention="int8")
+
+
+_TOKEN = QuantSpec(symmetric=False, granularity="token")
+_STATIC = QuantSpec(symmetric=False, granularity="tensor", dynamic=False)
+_OBSERVED = ("turn-values", "observe-fisher", "correct-biases")
 
 PRECISIONS: Mapping[str, Scheme] = {
     **{name: _float(name) for name in FLOATS},
-    "int8": Scheme("int8", activations=QuantSpec(symmetric=False, granularity="token")),
-    "int8-best": Scheme("int8-best", activations=QuantSpec(symmetric=False, granularity="token"), steps=_BEST),
-    "int8-symmetric": Scheme("int8-symmetric", activations=QuantSpec(granularity="token")),
-    "int8-static": Scheme(
-        "int8-static",
-        activations=QuantSpec(symmetric=False, granularity="tensor", dynamic=False),
-        steps=("turn-values", "observe-fisher", "correct-biases"),
-    ),
-    "int8-static-symmetric": Scheme(
-        "int8-static-symmetric",
-        activations=QuantSpec(granularity="tensor", dynamic=False),
-        steps=("turn-values", "observe-fisher", "correct-biases"),
-    ),
-    "int8-static-minmax": Scheme(
-        "int8-static-minmax", activations=QuantSpec(granularity="tensor", dynamic=False), steps=("observe-minmax",)
-    ),
+    "int8": _int8("int8", _TOKEN),
+    "int8-best": _int8("int8-best", _TOKEN, "turn-values", "smooth", "gptq", "correct-biases"),
+    "int8-symmetric": _int8("int8-symmetric", QuantSpec(granularity="token")),
+    "int8-static": _int8("int8-static", _STATIC, *_OBSERVED),
+    "int8-static-symmetric": _int8("int8-static-symmetric", replace(_STATIC, symmetric=True), *_OBSERVED),
+    "int8-static-minmax": _int8("int8-static-minmax", replace(_STATIC, symmetric=True), "observe-minmax"),
     "int8-weight-only": Scheme("int8-weight-only"),
     **LOW_BITS,
     "fp8": Scheme("fp8", weights=QuantSpec(kind="float"), activations=QuantSpec(granularity="token", kind="float")),

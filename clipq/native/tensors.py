@@ -103,6 +103,8 @@ class Tensors:
         rows = self.part(table, "rows", optional=True)
         if rows is None:
             return values
+        if not isinstance(rows, list) or len(rows) != 2:
+            raise self.wrong(f"rows {rows!r:.40} of {table['weight']!r} are not a first and a last one")
         first, last = self.number({"rows": rows[0]}, "rows"), self.number({"rows": rows[1]}, "rows")
         if not first < last <= len(values):
             raise self.wrong(f"rows {rows!r:.40} of {table['weight']!r} do not exist")

@@ -107,9 +107,9 @@ class Writer:
         scales = {"ls_1": _factors(block.ls_1), "ls_2": _factors(block.ls_2)}
         return {
             "heads": block.heads,
-            **({"attention": block.qkv[0].attention} if block.qkv[0].attention != "float" else {}),
             "ln_1": self.norm(block.ln_1),
             "qkv": [self.linear(one) for one in block.qkv],
+            **({"attention": block.qkv[0].attention} if block.qkv[0].attention != "float" else {}),
             "out_proj": self.linear(block.out_proj),
             "ln_2": self.norm(block.ln_2),
             "fc1": self.linear(block.fc1),

@@ -18,18 +18,20 @@ from ..modules.layers import run_by_compiler
 from ..native.texts import distinct
 from .fused import FusedStack
 from .runs import Runs
-from .transformer import Block, Sequences, run_blocks
+from .sequences import Sequences
+from .transformer import Block, run_blocks
 
 
 @dataclass(frozen=True)
 class Tower:
     """One tower as the runner needs it: the host's own modules and methods, looked at when called.
 
-    `embed`: pixels to [batch, tokens, width], with class token, positions and the norm before the blocks; for texts
-    (ids [rows], positions [rows]) to [rows, width]. `head`: pooled rows [n, width], or [batch, tokens, width] where
-    `pool` is None, to what the tower gives. `pool`: the token that an embedding is read from: its index, None for all
-    tokens, or for texts a function of ids [batch, tokens] that gives int64 [batch]. `parts`: the modules that are
-    stood in for. `context`: the most tokens of a text. `vocabulary`: how many token ids there are.
+    `embed`: pixels to [batch, tokens, width], with class token, positions and the norm before the blocks, or to a pair
+    of that and a `Rotary`; for texts (ids [rows], positions [rows]) to [rows, width]. `head`: pooled rows [n, width],
+    or [batch, tokens, width] where `pool` is None, to what the tower gives. `pool`: the token that an embedding is read
+    from: its index, None for all tokens, or for texts a function of ids [batch, tokens] that gives int64 [batch].
+    `parts`: the modules that are stood in for. `context`: the most tokens of a text. `vocabulary`: how many token ids
+    there are.
     """
 
     blocks: tuple[Block, ...]
@@ -54,9 +56,8 @@ class Tower:
 
 def run_image(tower: Tower, pixels: Tensor) -> Tensor:
     """What the host's own tower makes of preprocessed images: [batch, 3, height, width] to [batch, out]."""
-    x = tower.embed(pixels)
+    x, sequences = _embedded(tower, pixels)
     batch, tokens, width = x.shape
-    sequences = Sequences.equal(batch, tokens)
     keep = None if tower.pool is None else sequences.offsets[:-1] + tower.pool
     rows = _run(tower, x.reshape(-1, width), sequences, keep)
     return tower.head(rows.view(batch, tokens, -1) if keep is None else rows)
@@ -64,14 +65,20 @@ def run_image(tower: Tower, pixels: Tensor) -> Tensor:
 
 def run_tokens(tower: Tower, pixels: Tensor) -> Tensor:
     """All tokens after the last block, [batch, tokens, width], of preprocessed images."""
-    x = tower.embed(pixels)
-    return _run(tower, x.flatten(0, 1), Sequences.equal(*x.shape[:2]), None).view(x.shape)
+    x, sequences = _embedded(tower, pixels)
+    return _run(tower, x.flatten(0, 1), sequences, None).view(x.shape)
+
+
+def _embedded(tower: Tower, pixels: Tensor) -> tuple[Tensor, Sequences]:
+    """[batch, tokens, width] and where its rows lie."""
+    found = tower.embed(pixels)
+    x, rotary = found if isinstance(found, tuple) else (found, None)
+    return x, Sequences.equal(*x.shape[:2], rotary)
 
 
 def run_in_two(tower: Tower, pixels: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
     """As `run_image` where one token is read, and what gives `run_tokens` for the price of the last block."""
-    x = tower.embed(pixels)
-    sequences = Sequences.equal(*x.shape[:2])
+    x, sequences = _embedded(tower, pixels)
     rows = _run(tower, x.flatten(0, 1), sequences, None, slice(-1))
     last = slice(-1, None)
     pooled = _run(tower, rows, sequences, sequences.offsets[:-1] + tower.pool, last)

@@ -32,11 +32,7 @@ UNDESCRIBED = {
     ("open_clip scaled heads", "image"): PLAIN,
     ("open_clip mask over padding", "text"): PLAIN,
     ("open_clip class token in the text", "text"): PLAIN,
-    ("open_clip normed queries in the text", "text"): PLAIN,
-    ("transformers DINOv2 SwiGLU", "image"): PLAIN,
     ("timm attention pool", "image"): "leaves out the class token",
-    ("timm normed queries", "image"): PLAIN,
-    ("timm gates", "image"): PLAIN,
     ("timm all tokens", "image"): "pooled by ''",
 }
 """The towers that stay with the host's own call or its blocks, and a part of the reason."""

@@ -34,7 +34,7 @@ def block(layer: nn.TransformerEncoderLayer, qkv: str = "raw") -> Block:
         "three": lambda: tuple(map(linear, weight.chunk(3), bias.chunk(3))),
         "int8": lambda: (QLinear(weight, bias, resolve("int8")),),
     }
-    parts = {"fc1": layer.linear1, "act": nn.GELU(), "fc2": layer.linear2, "out_proj": attention.out_proj}
+    parts = {"fc1": (layer.linear1,), "act": nn.GELU(), "fc2": layer.linear2, "out_proj": attention.out_proj}
     return Block(ln_1=layer.norm1, qkv=projections[qkv](), ln_2=layer.norm2, heads=HEADS, **parts)
 
 
@@ -89,7 +89,7 @@ def test_layer_scales_scale_what_is_added():
     after = run_blocks(
         [Block(**{**vars(plain), "ls_1": lambda y: y * 0.5, "ls_2": lambda y: y * 0})], x, sequences, False
     )
-    mlp = plain.fc2(plain.act(plain.fc1(plain.ln_2(after))))
+    mlp = plain.fc2(plain.act(plain.fc1[0](plain.ln_2(after))))
     assert torch.allclose(run_blocks([halves], x, sequences, False), after + 0.5 * mlp, atol=1e-6)
     assert not torch.allclose(after, x)
 

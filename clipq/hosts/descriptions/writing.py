@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ...kernels.cpu import NativeLinear
 from ...modules.convolutions import QPatchEmbed
 from ...modules.layers import QEmbedding, QLinear
-from ...towers.fused import activation, is_norm
 from ...towers.transformer import Block
+from ...towers.weights import activation, is_norm, norm_kind
 
 Part = dict[str, Any]
+_INNER = ("q_norm", "k_norm", "attn_norm", "mlp_norm")
 
 
 class Undescribed(Exception):
@@ -57,6 +58,15 @@ class Writer:
         if not is_norm(norm):
             raise Undescribed(f"{type(norm).__name__} is no LayerNorm with weight and bias")
         return {"weight": self.name(norm.weight), "bias": self.name(norm.bias), "eps": norm.eps}
+
+    def block_norm(self, norm: object) -> Part:
+        """A norm within a block, which may be an RMSNorm, and be without a bias."""
+        kind = norm_kind(norm)
+        if kind is None:
+            raise Undescribed(f"{type(norm).__name__} is no LayerNorm or RMSNorm with a weight")
+        bias = getattr(norm, "bias", None)
+        named = {} if bias is None else {"bias": self.name(bias)}
+        return {"weight": self.name(norm.weight), **named, "eps": norm.eps, "kind": kind}
 
     def norms(self, *parts: object) -> list[Part]:
         """The steps of some norms that follow each other; an `nn.Identity` is none."""
@@ -105,16 +115,24 @@ class Writer:
 
     def block(self, block: Block) -> Part:
         scales = {"ls_1": _factors(block.ls_1), "ls_2": _factors(block.ls_2)}
+        norms = {role: norm for role in _INNER if (norm := getattr(block, role)) is not None}
+        plain = is_norm(block.ln_1) and is_norm(block.ln_2) and not norms and not block.gated
+        plain = plain and block.rotation == "none"
+        norm, fc1 = (self.norm if plain else self.block_norm), [self.linear(one) for one in block.fc1]
         return {
             "heads": block.heads,
-            "ln_1": self.norm(block.ln_1),
+            "ln_1": norm(block.ln_1),
             "qkv": [self.linear(one) for one in block.qkv],
             "out_proj": self.linear(block.out_proj),
-            "ln_2": self.norm(block.ln_2),
-            "fc1": self.linear(block.fc1),
+            "ln_2": norm(block.ln_2),
+            # A list wherever there is something that clipq 0.6 and 0.7 do not know: so they refuse to read it.
+            "fc1": fc1[0] if plain else fc1,
             "activation": self.activation(block.act),
             "fc2": self.linear(block.fc2),
             **{key: self.name(factors) for key, factors in scales.items() if factors is not None},
+            **{role: self.block_norm(one) for role, one in norms.items()},
+            **({"gated": True} if block.gated else {}),
+            **({"rotation": block.rotation} if block.rotation != "none" else {}),
         }
 
 

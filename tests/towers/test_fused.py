@@ -116,7 +116,8 @@ def test_any_number_of_threads_and_any_company_give_the_same_bits(case: str, pat
     for other in range(1, 3):
         assert torch.equal(whole[0], whole[other]) and torch.equal(kept[0], kept[other])
     alone = [
-        fused(of, part, Sequences.of_lengths(torch.tensor([len(part)]), sequences.rotary)) for part in x.split([9, 3, 30, 1, 17, 64])
+        fused(of, part, Sequences.of_lengths(torch.tensor([len(part)]), sequences.rotary))
+        for part in x.split([9, 3, 30, 1, 17, 64])
     ]
     assert torch.equal(torch.cat(alone), whole[0])
 

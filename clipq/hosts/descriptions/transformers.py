@@ -67,6 +67,18 @@ def plain_image(writer: Writer, tower: Any) -> Part:
     }
 
 
+def dinov3_image(writer: Writer, tower: Any) -> Part:
+    """The normed class token; positions are in the blocks."""
+    parts, registers = tower.embeddings, tower.config.num_register_tokens
+    prefix = [parts.cls_token, *([parts.register_tokens] if registers else [])]
+    return {
+        **writer.patches(parts.patch_embeddings, tower.config.image_size),
+        "prefix": [writer.name(token) for token in prefix],
+        "keep": 0,
+        "steps": writer.norms(tower.norm),
+    }
+
+
 def clip_text(writer: Writer, tower: Any) -> Part:
     old = tower.eos_token_id == _OLD_END
     return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if old else _end(tower)}
@@ -109,6 +121,7 @@ TOWERS = {
     "ViTModel": plain_image,
     "DeiTModel": plain_image,
     "Dinov2Model": plain_image,
+    "DINOv3ViTModel": dinov3_image,
     "CLIPTextModel": clip_text,
     "MetaClip2TextModel": metaclip_2_text,
     "SiglipTextModel": siglip_text,

@@ -32,9 +32,13 @@ class Attention:
         self.rotary = sequences.rotary
         if not sequences.uniform:
             self.slots, self.places = sequences.slots.to(device), sequences.places.to(device)
-            if not causal:  # a causal row never sees what stands after its sequence
-                inside = torch.arange(sequences.longest) < sequences.lengths[:, None]
-                self.mask = inside[:, None, None, :].to(device)
+        if sequences.last_unseen or not (sequences.uniform or causal):
+            # A causal row never sees what stands after its sequence.
+            inside = torch.arange(sequences.longest) < sequences.seen[:, None]
+            self.mask = inside[:, None, None, :].to(device)
+        if causal and self.mask is not None:
+            before = torch.ones(sequences.longest, sequences.longest, dtype=torch.bool, device=device).tril()
+            self.mask, self.causal = self.mask & before, False
 
     def __call__(self, block: Heads, projected: list[Tensor]) -> Tensor:
         q, k, v = _by_heads(projected, 3, self.slots, self.batch, block.heads)
@@ -55,7 +59,8 @@ class KeptAttention:
             return
         which = slice(None) if one_each else torch.searchsorted(sequences.offsets, rows.contiguous(), right=True) - 1
         self.places = rows - sequences.offsets[:-1][which]
-        seen = self.places + 1 if causal else sequences.lengths[which]
+        seen = sequences.seen[which]
+        seen = seen.minimum(self.places + 1) if causal else seen
         if not one_each or not sequences.uniform:
             self.slots = sequences.slots.view(-1, sequences.longest)[which].flatten().to(device)
         if not bool((seen == sequences.longest).all()):

@@ -118,9 +118,10 @@ class FusedStack:
         ready, rotary = self._ready.part(blocks), sequences.rotary
         tables = None if rotary is None else (rotary.cos, rotary.sin, rotary.prefix)
         if ops.traced(x):
-            return ops.blocks(x, sequences.offsets, ready.blocks, causal, keep, *(tables or ()))
+            parts = (x, sequences.offsets, ready.blocks, causal, keep, *(tables or (None, None, 0)))
+            return ops.blocks(*parts, sequences.last_unseen)
         ops.refuse_gradient(x)
-        return run_packed(x, sequences.offsets, ready.addresses, int(causal), keep, tables)
+        return run_packed(x, sequences.offsets, ready.addresses, int(causal) + sequences.last_unseen, keep, tables)
 
 
 @run_by_compiler

@@ -27,13 +27,15 @@ class Sequences:
     """Where sequences lie in the rows of one matrix: rows offsets[i]:offsets[i + 1] are sequence i.
 
     `offsets`: int64 [batch + 1] on the CPU. `longest`: the most rows of a sequence. `uniform`: all have that many.
-    `rotary`: for blocks that turn queries and keys by their place in a sequence.
+    `rotary`: for blocks that turn queries and keys by their place in a sequence. `last_unseen`: of causal
+    sequences, the last row is attended to by none, not even itself, unless it is the only one.
     """
 
     offsets: Tensor
     longest: int
     uniform: bool
     rotary: Rotary | None = None
+    last_unseen: bool = False
 
     @classmethod
     def equal(cls, batch: int, tokens: int, rotary: Rotary | None = None) -> Sequences:
@@ -41,11 +43,11 @@ class Sequences:
         return cls(torch.arange(0, (batch + 1) * tokens, tokens), tokens, True, rotary)
 
     @classmethod
-    def of_lengths(cls, lengths: Tensor, rotary: Rotary | None = None) -> Sequences:
+    def of_lengths(cls, lengths: Tensor, rotary: Rotary | None = None, last_unseen: bool = False) -> Sequences:
         """Sequences of these lengths (int64 [batch], at least 1 each)."""
         lengths = lengths.cpu()
         shortest, longest = (int(bound) for bound in lengths.aminmax())
-        return cls(F.pad(lengths.cumsum(0), (1, 0)), longest, shortest == longest, rotary)
+        return cls(F.pad(lengths.cumsum(0), (1, 0)), longest, shortest == longest, rotary, last_unseen)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -54,6 +56,11 @@ class Sequences:
     def lengths(self) -> Tensor:
         """int64 [batch]."""
         return self.offsets.diff()
+
+    @property
+    def seen(self) -> Tensor:
+        """How many rows of each sequence, from the first on, are attended to by any: int64 [batch]."""
+        return (self.lengths - 1).clamp(min=1) if self.last_unseen else self.lengths
 
     @cached_property
     def slots(self) -> Tensor:

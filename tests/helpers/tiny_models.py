@@ -133,6 +133,11 @@ def _masking_padding(module: nn.Module) -> nn.Module:
     return module
 
 
+def _seeing_class(module: nn.Module) -> nn.Module:
+    module.text.correct_cls_mask = True  # nor this
+    return module
+
+
 VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "open_clip average": partial(_open_clip, vision_pool_type="avg", vision_final_ln_after_pool=True),
     "open_clip average of normed": partial(_open_clip, vision_pool_type="avg"),
@@ -146,6 +151,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "open_clip first token": partial(_open_clip, "CustomTextCLIP", text_pool_type="first"),
     "open_clip mask over padding": lambda: _masking_padding(_open_clip("CustomTextCLIP", text_no_causal_mask=True)),
     "open_clip class token in the text": partial(_open_clip, "CustomTextCLIP", text_embed_cls=True),
+    "open_clip class token, seen": lambda: _seeing_class(_open_clip("CustomTextCLIP", text_embed_cls=True)),
     "open_clip normed queries in the text": partial(_open_clip, "CustomTextCLIP", text_qk_norm=True),
     "transformers CLIP, old end": lambda: _transformers(
         "CLIPModel", "CLIPConfig", text_config={**_HF_TEXT, "eos_token_id": 2}, vision_config=_HF_VISION

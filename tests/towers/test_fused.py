@@ -226,6 +226,23 @@ def test_a_bad_image_leaves_the_others_untouched(name: str, bad: float) -> None:
     assert torch.equal(found[others], expected[others])
 
 
+@pytest.mark.parametrize("path", PATHS)
+@torch.inference_mode()
+def test_a_last_row_that_none_sees(path: str) -> None:
+    of, ratios = tower("open_clip CLIP", "text"), []
+    use(of, f"native/{path}")
+    for lengths in LENGTHS.values():
+        x, sequences = rows_for(of, lengths)
+        unseen = Sequences.of_lengths(torch.tensor(lengths), last_unseen=True)
+        whole = fused(of, x, unseen)
+        for keep in keeps(unseen):
+            truth = exact(of, x, unseen, keep)
+            ratios.append(rms(fused(of, x, unseen, keep) - truth) / rms(by_reference(of, x, unseen, keep) - truth))
+            assert keep is None or torch.equal(fused(of, x, unseen, keep), whole[keep])
+        assert max(lengths) == 1 or not torch.equal(whole, fused(of, x, sequences))
+    assert max(ratios) <= 2 and sum(ratios) / len(ratios) <= ON_AVERAGE, ratios
+
+
 def test_a_gradient_is_refused() -> None:
     of = tower("open_clip CLIP")
     x, sequences = rows_for(of, [3])

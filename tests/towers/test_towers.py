@@ -36,7 +36,7 @@ TABLE = {
     "open_clip timm SigLIP": (ALL, CAUSAL),
     "open_clip ConvNeXt": (HOST, CAUSAL),
     "open_clip ResNet": (HOST, CAUSAL),
-    "open_clip CoCa": (ALL, HOST),
+    "open_clip CoCa": (ALL, CAUSAL),
     "transformers CLIP": (ONE, CAUSAL),
     "transformers SigLIP": (ALL, BOTH),
     "transformers ViT": (ONE, NONE),
@@ -56,7 +56,8 @@ TABLE = {
     "open_clip last token": (ONE, CAUSAL),
     "open_clip first token": (ONE, CAUSAL),
     "open_clip mask over padding": (ONE, HOST),
-    "open_clip class token in the text": (ONE, HOST),
+    "open_clip class token in the text": (ONE, CAUSAL),
+    "open_clip class token, seen": (ONE, CAUSAL),
     "open_clip normed queries in the text": (ONE, CAUSAL),
     "transformers CLIP, old end": (ONE, CAUSAL),
     "transformers CLIP image": (ONE, NONE),
@@ -172,6 +173,19 @@ def test_texts_may_be_shorter_than_the_context_and_int32():
     of = model("open_clip CLIP")
     ids = tokens(of)[:2]
     assert torch.allclose(of.encode_text(ids[:, :5].int()), by_layers(of, ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["open_clip CoCa", "open_clip class token, seen"])
+def test_padding_within_a_text_is_left_to_the_host(name):
+    of = model(name)
+    ids = tokens(of)
+    rows = counted(of.module.text.transformer.resblocks[-1].mlp.c_fc)
+    whole, first = of.encode_text(ids), list(rows)
+    assert len(first) <= 2 and sum(first) == len(ids)  # of each text one row
+    ids[0, 2] = 0
+    assert torch.allclose(of.encode_text(ids), by_layers(of, ids), atol=1e-5)
+    assert rows[len(first)] > len(ids)
+    assert torch.allclose(of.encode_text(ids)[1:], whole[1:], atol=1e-5)
 
 
 def test_what_the_host_refuses_is_refused():

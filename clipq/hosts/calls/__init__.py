@@ -15,6 +15,7 @@ from ..base import host_class
 
 _OPEN_CLIP = {
     "open_clip.model": ("CLIP",),
+    "open_clip.coca_model": ("CoCa",),
     "open_clip.transformer": (
         "VisionTransformer",
         "TextTransformer",

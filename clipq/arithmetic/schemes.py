@@ -24,8 +24,8 @@ class Scheme:
     `dynamic=False`, statically: a step such as "observe-fisher" measures it once, on calibration data.
     `fallback` is the precision of LayerNorm, softmax, activation functions and the residual stream; "auto" is fp16
     where the device computes fp16 natively and fp32 elsewhere. `embeddings`: the token embedding, one scale a row.
-    `attention`: how the native library multiplies queries, keys and values where it runs whole blocks: in floats or, for
-    sequences of 128 tokens and more, in whole numbers (`csrc/attention_int8.h`); everyone else computes floats.
+    `attention`: how the native library multiplies queries, keys and values where it runs whole blocks: in floats or,
+    for sequences of 128 tokens and more, in whole numbers (`csrc/attention_int8.h`); everyone else computes floats.
     `steps`: how the numbers are chosen, in order: names of `clipq.methods.steps`; none of them: rounding to nearest.
     `exceptions`: (pattern, scheme) pairs; the first pattern that a module's name matches (as file names match "*")
     says how that module is quantized, or that it stays float. They have neither steps nor exceptions of their own.
@@ -87,7 +87,7 @@ class Scheme:
         return self.weights is None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; without steps and exceptions where there are none and without float attention, as in older files."""
+        """JSON values; without what older versions did not know where it is as it was then."""
         values = {key: value for key, value in self._fields() if key not in ("steps", "exceptions") or value}
         if self.attention == "float":
             del values["attention"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..towers.blocks import BlockNames
+from ..towers.blocks import BlockTable
 from ..towers.calls import WholeTower
 from ..towers.rows import Tower
 
@@ -18,7 +18,7 @@ class Host(ABC):
     """One library: where its towers and blocks are, how they are called, how a model is rebuilt from its config."""
 
     name: str
-    blocks: Mapping[str, BlockNames]
+    blocks: BlockTable
 
     @abstractmethod
     def recognises(self, module: nn.Module) -> bool:

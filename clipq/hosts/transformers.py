@@ -1,4 +1,4 @@
-"""transformers: CLIP, SigLIP and SigLIP 2 with both towers or one, and the plain image models ViT, DeiT, DINOv2."""
+"""transformers: CLIP, MetaCLIP 2, SigLIP and SigLIP 2 with both towers or one; ViT, DeiT, DINOv2 and DINOv3."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ..errors import CheckpointError, QuantizationError
 from . import tables
 from .base import Host, build_skeleton, host_class
 
-_ONE_SIZE = ("clip", "siglip", "vit", "deit")  # their positions are learned for one; "interpolate" is asked for by call
+# Their positions are learned for one size; "interpolate" is asked for by call.
+_ONE_SIZE = ("clip", "metaclip_2", "siglip", "vit", "deit")
 _IMAGE = ("vision_model", "visual_projection")
 _TEXT = ("text_model", "text_projection")
 _OF_FILES = ("quantization_config", "transformers_weights", "clipq_version")
@@ -74,7 +75,7 @@ class TransformersHost(Host):
 
     def whole(self, module: nn.Module, tower: str) -> nn.Module | None:
         part = {"image": "vision_model", "text": "text_model"}[tower]
-        return getattr(module, part, module.base_model)
+        return getattr(module, part, _whole_base(module))
 
     def config(self, module: nn.Module) -> dict[str, Any]:
         return {
@@ -133,7 +134,13 @@ def _embedder(module: nn.Module) -> nn.Module:
     base = module.base_model
     if base is module and hasattr(module, "classifier"):  # CLIP's and SigLIP's classifiers name no base model
         return getattr(module, "vision_model", module)
-    return module if host_class(base).__name__.endswith("Encoder") else base  # DINOv3's base model is a stack of layers
+    return _whole_base(module)
+
+
+def _whole_base(module: nn.Module) -> nn.Module:
+    """What transformers calls the base model; of DINOv3 that is a stack of layers, and the model is `module`."""
+    base = module.base_model
+    return module if host_class(base).__name__.endswith("Encoder") else base
 
 
 def _refuse_headless(module: nn.Module) -> None:
@@ -147,7 +154,7 @@ def _refuse_headless(module: nn.Module) -> None:
 
 def _pools(module: nn.Module) -> bool:
     """CLIP's and SigLIP's vision models pool by themselves; a plain ViT's embedding is its class token."""
-    return type(module).__name__.startswith(("CLIP", "Siglip"))
+    return type(module).__name__.startswith(("CLIP", "MetaClip2", "Siglip"))
 
 
 def _features(output: Any) -> Tensor:

@@ -33,8 +33,8 @@ def run_packed(
 ) -> Tensor:
     """`x` [rows, width] through packed blocks, given by their addresses; see `clipq::blocks` in clipq/kernels/ops.py.
 
-    `mask`: as `clipq.native.blocks.run_blocks` takes it. `rotary`: cos and sin [tokens, width / heads], and how many rows
-    of a sequence stay as they are.
+    `mask`: as `clipq.native.blocks.run_blocks` takes it. `rotary`: cos and sin [tokens, width / heads], and how many
+    rows of a sequence stay as they are.
     """
     rows = x.detach().float().contiguous().numpy()
     kept = None if keep is None else keep.contiguous().numpy()

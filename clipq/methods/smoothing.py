@@ -40,7 +40,7 @@ def smooth(work: Work) -> None:
 
 def _pairs(work: Work) -> Iterator[_Pair]:
     for block in work.blocks():
-        for norm, linears in ((block.ln_1, block.qkv), (block.ln_2, (block.fc1,))):
+        for norm, linears in ((block.ln_1, block.qkv), (block.ln_2, block.fc1)):
             if isinstance(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None:
                 yield _Pair(norm, tuple(work.floats[linear] for linear in linears))
 

@@ -15,9 +15,13 @@ from .work import Work
 
 
 def turn_values(work: Work) -> None:
-    """Multiply R into the value projections and its transpose into the output projections of all plain blocks."""
+    """Multiply R into the value projections and its transpose into the output projections of all plain blocks.
+
+    Not where a norm stands between the two, which is another function of turned values.
+    """
     for block in work.blocks():
-        _turn(work, block)
+        if block.attn_norm is None:
+            _turn(work, block)
 
 
 def _turn(work: Work, block: Block) -> None:

@@ -125,7 +125,7 @@ class Work:
         """The plain pre-norm blocks of the tower whose linears are all to be quantized."""
         views = find_blocks(self.module, self.host.blocks)
         own = [block_of(view) for view in views if self.host.tower_of(self.module, view.name) == self.tower]
-        return [block for block in own if block is not None and all(map(self._has, _linears(block)))]
+        return [block for block in own if block is not None and all(map(self._has, block.linears))]
 
     def _has(self, linear: object) -> bool:
         return isinstance(linear, QLinear) and linear in self.floats
@@ -187,10 +187,6 @@ class Work:
     def _encoded(self, batch: Tensor) -> Tensor:
         encode = self.host.encode_image if self.tower == "image" else self.host.encode_text
         return encode(self.module, batch)
-
-
-def _linears(block: Block) -> tuple[object, ...]:
-    return (*block.qkv, block.out_proj, block.fc1, block.fc2)
 
 
 @contextmanager

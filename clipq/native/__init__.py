@@ -5,7 +5,8 @@ and a description of which of them plays which part, JSON that `clipq.hosts.desc
 header, so that whoever reads the file needs to know no host:
 
     image: pixels [channels, height, width], patch [down, across], patches (linear), prefix (names), positions
-           {tensor, prefix: how many of the first rows belong to the prefix}, norm, blocks, keep, steps
+           {tensor, prefix: how many of the first rows belong to the prefix}, norm, blocks, keep, steps,
+           rotary {grid, prefix, axes, cos, sin: see `rotary.py`}
     text:  context, vocabulary, tokens {weight, scale}, positions, causal, pool {kind, id}, blocks, steps
 
 `keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token}, {"linear"}

@@ -21,7 +21,7 @@ ROTATIONS = ("none", "pairs", "halves")
 ATTENTIONS = ("float", "int8")
 """By which products a block attends, in the order of `enum clipq_attention`; short sequences take floats anyway."""
 ALL, BEFORE, BUT_LAST = range(3)
-"""What a row attends to, as `enum clipq_mask`: its sequence; what is before it; that without the sequence's last row."""
+"""What a row attends to, as `enum clipq_mask`: its sequence; those up to itself; of these, not the sequence's last."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Block:
-    """x += ls_1 * out_proj(attn_norm(attention(qkv(ln_1(x))))), then x += ls_2 * fc2(mlp_norm(activation(fc1(ln_2(x))))).
+    """x += ls_1 * out_proj(attn_norm(attention(qkv(ln_1(x))))); x += ls_2 * fc2(mlp_norm(activation(fc1(ln_2(x))))).
 
     `qkv` is [3 width, width], the heads of query, key and value one after the other; each head of queries and keys goes
     through `q_norm` and `k_norm`, and is turned as `rotation` says. `gated`: `fc1` is [2 hidden, width], and

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import steps
-from .blocks import addresses, pack_block, run_blocks
+from .blocks import Rotary, addresses, pack_block, run_blocks
 from .pooling import AttentionPool
 from .tensors import Tensors
 
@@ -31,10 +31,16 @@ class Stack:
         self.outputs = width
 
     def run(
-        self, rows: np.ndarray, offsets: np.ndarray, causal: bool, keep: np.ndarray | None, threads: int
+        self,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        causal: bool,
+        keep: np.ndarray | None,
+        threads: int,
+        rotary: Rotary | None = None,
     ) -> np.ndarray:
         """Rows [rows, width] of sequences offsets[i]:offsets[i + 1] to [batch, outputs]; `keep`: as `run_blocks`."""
-        rows = run_blocks(threads, self._addresses, rows, offsets, int(causal), keep)
+        rows = run_blocks(threads, self._addresses, rows, offsets, int(causal), keep, rotary)
         for step in self._steps:
             rows = step(rows, len(offsets) - 1, threads)
         return rows

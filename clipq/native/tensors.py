@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .arrays import floats
-from .blocks import ACTIVATIONS, ATTENTIONS, Block, Matrix, Norm
+from .blocks import ACTIVATIONS, ATTENTIONS, NORMS, ROTATIONS, Block, Matrix, Norm
 
 Get = Callable[[str], np.ndarray | None]
 """The tensor of a name: float32, int8 or int64; None if there is none."""
@@ -78,11 +78,20 @@ class Tensors:
         return None if name is None else self.vector(name, *shape)
 
     def norm(self, table: Any, width: int) -> Norm:
+        weight, bias = (self.vector(self.part(table, key), width) for key in ("weight", "bias"))
+        return Norm(weight, bias, self._eps(table))
+
+    def _eps(self, table: Any) -> float:
         eps = self.part(table, "eps")
         if type(eps) not in (int, float) or not isfinite(eps) or not 0 <= eps < 1:
             raise self.wrong(f"eps of a norm is {eps!r:.40}; allowed are numbers from 0 to 1")
-        weight, bias = (self.vector(self.part(table, key), width) for key in ("weight", "bias"))
-        return Norm(weight, bias, float(eps))
+        return float(eps)
+
+    def block_norm(self, table: Any, width: int) -> Norm:
+        """A norm within a block: of any kind, perhaps without a bias."""
+        kind = self.one_of(table, "kind", NORMS) if self.part(table, "kind", optional=True) else "layer"
+        weight = self.vector(self.part(table, "weight"), width)
+        return Norm(weight, self.maybe(table, "bias", width), self._eps(table), kind)
 
     def matrix(self, table: Any, outputs: int, inputs: int) -> Matrix:
         """An int8 linear [outputs, inputs] (-1: as many as there are)."""
@@ -125,27 +134,47 @@ class Tensors:
         if not isinstance(qkv, list) or len(qkv) not in (1, 3):
             raise self.wrong("the query, key and value of a block are neither one matrix nor three")
         parts = [self.matrix(one, 3 * width // len(qkv), width) for one in qkv]
-        fc1 = self.matrix(self.part(table, "fc1"), -1, width)
+        gated = bool(self.part(table, "gated", optional=True))
+        fc1 = self._inner(table, width)
+        hidden, odd = divmod(len(fc1.weight), 1 + gated)
         heads = self.number(table, "heads", 1, width)
-        if width % heads:
-            raise self.wrong(f"a width of {width} is not divided by {heads} heads")
+        rotation = self.one_of(table, "rotation", ROTATIONS) if self.part(table, "rotation", optional=True) else "none"
+        if odd or width % heads or (rotation != "none" and width // heads % 2):
+            raise self.wrong(
+                f"a width of {width} and an inner one of {len(fc1.weight)} do not make {heads} heads, or halves"
+            )
+        sizes = {"q_norm": width // heads, "k_norm": width // heads, "attn_norm": width, "mlp_norm": hidden}
+        norms = {role: self.block_norm(table[role], size) for role, size in sizes.items() if table.get(role)}
         return Block(
             heads=heads,
             attention=self.one_of(table, "attention", ATTENTIONS) if "attention" in table else "float",
-            ln_1=self.norm(self.part(table, "ln_1"), width),
+            ln_1=self.block_norm(self.part(table, "ln_1"), width),
             qkv=parts[0] if len(parts) == 1 else _joined(parts),
             out_proj=self.matrix(self.part(table, "out_proj"), width, width),
-            ln_2=self.norm(self.part(table, "ln_2"), width),
+            ln_2=self.block_norm(self.part(table, "ln_2"), width),
             fc1=fc1,
             activation=self.one_of(table, "activation", ACTIVATIONS),
-            fc2=self.matrix(self.part(table, "fc2"), width, len(fc1.weight)),
+            fc2=self.matrix(self.part(table, "fc2"), width, hidden),
             ls_1=self.maybe(table, "ls_1", width),
             ls_2=self.maybe(table, "ls_2", width),
+            gated=gated,
+            rotation=rotation,
+            **norms,
         )
+
+    def _inner(self, table: Any, width: int) -> Matrix:
+        """What a block's MLP begins with: one matrix, or two of a gated one."""
+        fc1 = self.part(table, "fc1")
+        if not isinstance(fc1, list):
+            return self.matrix(fc1, -1, width)
+        if len(fc1) not in (1, 2):
+            raise self.wrong(f"the MLP of a block begins with {len(fc1)} matrices, neither one nor two")
+        parts = [self.matrix(one, -1, width) for one in fc1]
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
 
 def _joined(parts: list[Matrix]) -> Matrix:
-    """Query, key and value as one matrix."""
+    """Query, key and value, or gate and value, as one matrix."""
     first = parts[0]
     biases = [np.zeros(len(one.weight), np.float32) if one.bias is None else one.bias for one in parts]
     weight, scale = (np.concatenate([getattr(one, name) for one in parts]) for name in ("weight", "scale"))

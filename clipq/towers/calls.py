@@ -17,7 +17,8 @@ from torch.nn.modules import module as torch_modules
 from ..modules.layers import QLinear, run_by_compiler
 from .fused import FusedStack
 from .rows import Tower
-from .transformer import Block, Sequences
+from .sequences import Rotary, Sequences
+from .transformer import Block
 
 Found = Tower | Block
 _VIEW = "_clipq_view"  # in a module's __dict__; found again after a copy or a pickle
@@ -154,7 +155,7 @@ class WholeBlock(Whole):
     def stood_in_for(self, found: Block) -> Iterator[nn.Module]:
         return self.children()
 
-    def run(self, x: Tensor, causal: bool | None) -> Tensor | None:
+    def run(self, x: Tensor, causal: bool | None, rotary: Rotary | None = None) -> Tensor | None:
         """[batch, tokens, width] to the same; None if the modules have to be called. `causal`: None where unknown."""
         rows = isinstance(x, Tensor) and x.ndim == 3  # and not a proxy of torch.fx
         block = self.usable(x) if rows and causal is not None else None
@@ -164,7 +165,7 @@ class WholeBlock(Whole):
         stack = block.alone
         if not stack.fits(x):
             return None
-        return stack(x.flatten(0, 1), Sequences.equal(*x.shape[:2]), causal).view(x.shape)
+        return stack(x.flatten(0, 1), Sequences.equal(*x.shape[:2], rotary), causal).view(x.shape)
 
 
 @run_by_compiler

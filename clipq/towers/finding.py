@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import nn
 
 from ..modules.layers import QLinear
-from .blocks import BlockNames, BlockView, find_blocks
+from .blocks import OPTIONAL, BlockTable, BlockView, find_blocks
 from .calls import WholeBlock
 from .transformer import Block, InProjection, Rows
 
 
-def blocks_of(stack: nn.Module, tables: Mapping[str, BlockNames]) -> tuple[Block, ...] | None:
+def blocks_of(stack: nn.Module, tables: BlockTable) -> tuple[Block, ...] | None:
     """The blocks of a host's list of them, quantized or not; None unless each is a plain pre-norm block over rows."""
     views = list(find_blocks(stack, tables))
     if not views or len(views) != len(stack):
@@ -21,7 +19,7 @@ def blocks_of(stack: nn.Module, tables: Mapping[str, BlockNames]) -> tuple[Block
     return None if any(block is None for block in blocks) else tuple(blocks)
 
 
-def only_block(module: nn.Module, tables: Mapping[str, BlockNames]) -> Block | None:
+def only_block(module: nn.Module, tables: BlockTable) -> Block | None:
     """`module` as a block; None unless it is a plain one."""
     return next((block_of(view) for view in find_blocks(module, tables) if view.module is module), None)
 
@@ -31,19 +29,20 @@ def block_of(view: BlockView) -> Block | None:
     if not view.is_plain():
         return None
     names = view.names
-    scales = {role: view.part(role) for role in ("ls_1", "ls_2") if getattr(names, role)}
     block = Block(
         ln_1=view.part("ln_1"),
         qkv=tuple(_projection(view, name) for name in names.qkv),
         out_proj=view.holder(names.out_proj),
         ln_2=view.part("ln_2"),
-        fc1=view.holder(names.fc1),
+        fc1=tuple(map(view.holder, names.fc1)),
         act=view.part("act"),
         fc2=view.holder(names.fc2),
         heads=getattr(view.part("attention"), names.heads),
-        **{role: scale for role, scale in scales.items() if type(scale) is not nn.Identity},
+        **{role: view.optional(role) for role in OPTIONAL},
+        halves=names.halves,
+        rotation=names.rotation(view.module),
     )
-    return block if all(map(_by_rows, (*block.qkv, block.out_proj, block.fc1, block.fc2))) else None
+    return block if all(map(_by_rows, block.linears)) else None
 
 
 def _projection(view: BlockView, name: str) -> Rows:

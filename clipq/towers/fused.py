@@ -6,28 +6,17 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy
 import torch
 from torch import Tensor, nn
 
 from ..kernels import ops
-from ..kernels.cpu import NativeLinear
 from ..kernels.stack import pack_block, run_packed
 from ..modules.layers import QLinear, run_by_compiler
-from ..native import blocks as native
 from ..native.library import best_path
-from .blocks import HOST_LIBRARIES, library_of
-from .transformer import Block, Sequences
+from .sequences import Sequences
+from .transformer import Block
+from .weights import block_weights, modules_of
 
-_ACTIVATIONS = {
-    "GELUActivation": "gelu",
-    "QuickGELU": "quick_gelu",
-    "QuickGELUActivation": "quick_gelu",
-    "GELUTanh": "gelu_tanh",
-    "PytorchGELUTanh": "gelu_tanh",
-    "NewGELUActivation": "gelu_tanh",
-}
-_NORMS = ("LayerNorm", "LayerNormFp32")
 _SETTINGS = ("eps", "approximate")  # of norms and activations, packed with the weights
 
 
@@ -36,7 +25,7 @@ class FusedBlock:
 
     def __init__(self, block: Block):
         self._block = block
-        parts = [part for part in _parts(block) if isinstance(part, nn.Module)]
+        parts = modules_of(block)
         self.linears = [part for part in parts if isinstance(part, QLinear)]
         self._floats = [part for part in parts if not isinstance(part, QLinear)]
         self._last: tuple[_Snapshot | None, _Packed | None] = (None, None)  # one attribute: threads see both or neither
@@ -53,7 +42,7 @@ class FusedBlock:
     def _pack(self, seen: _Snapshot) -> _Packed | None:
         if not self.linears or seen.has_own_forward or any(type(one.qweight) not in ops.REAL for one in self.linears):
             return None
-        weights = _weights(self._block)
+        weights = block_weights(self._block)
         if weights is None:
             return None
         path = (self.linears[0].forced_kernel or "").partition("/")[2] or best_path()
@@ -126,11 +115,13 @@ class FusedStack:
         self, x: Tensor, sequences: Sequences, causal: bool, keep: Tensor | None = None, blocks: slice = _ALL
     ) -> Tensor:
         """As `transformer.run_blocks`, for an `x` that fits. `blocks`: those to run."""
-        ready = self._ready.part(blocks)
+        ready, rotary = self._ready.part(blocks), sequences.rotary
+        tables = None if rotary is None else (rotary.cos, rotary.sin, rotary.prefix)
         if ops.traced(x):
-            return ops.blocks(x, sequences.offsets, ready.blocks, causal, keep)
+            parts = (x, sequences.offsets, ready.blocks, causal, keep, *(tables or (None, None, 0)))
+            return ops.blocks(*parts, sequences.last_unseen)
         ops.refuse_gradient(x)
-        return run_packed(x, sequences.offsets, ready.addresses, causal, keep)
+        return run_packed(x, sequences.offsets, ready.addresses, int(causal) + sequences.last_unseen, keep, tables)
 
 
 @run_by_compiler
@@ -171,98 +162,3 @@ class _Snapshot:
 
 def stamps(linears: Sequence[QLinear]) -> list[object]:
     return [linear.stamp for linear in linears]
-
-
-def _linears(block: Block) -> tuple[object, ...]:
-    return (*block.qkv, block.out_proj, block.fc1, block.fc2)
-
-
-def _parts(block: Block) -> tuple[object, ...]:
-    return (*_linears(block), block.ln_1, block.ln_2, block.act, block.ls_1, block.ls_2)
-
-
-def _weights(block: Block) -> native.Block | None:
-    """The tensors of a block, or None if it is not one that the library computes exactly as its modules do."""
-    linears, act = _linears(block), activation(block.act)
-    norms = [_norm(part) for part in (block.ln_1, block.ln_2)]
-    scales = [_layer_scale(part) for part in (block.ls_1, block.ls_2)]
-    if act is None or None in norms or any(scale is False for scale in scales) or not _run_alike(linears):
-        return None
-    return native.Block(
-        heads=block.heads,
-        attention=block.qkv[0].attention,
-        ln_1=norms[0],
-        qkv=_matrix(*block.qkv),
-        out_proj=_matrix(block.out_proj),
-        ln_2=norms[1],
-        fc1=_matrix(block.fc1),
-        activation=act,
-        fc2=_matrix(block.fc2),
-        ls_1=scales[0],
-        ls_2=scales[1],
-    )
-
-
-def _run_alike(linears: Sequence[object]) -> bool:
-    """Whether all are int8 linears that the native kernel runs on one instruction set, quantizing rows in one way."""
-    if not all(isinstance(linear, QLinear) for linear in linears):
-        return False
-    weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
-    fits = all(NativeLinear.fits(one) and NativeLinear.obstacle(one.device) is None for one in weights)
-    forced = {linear.forced_kernel for linear in linears}
-    allowed = len(forced) == 1 and (forced.pop() or NativeLinear.name).partition("/")[0] == NativeLinear.name
-    kinds = {one.activations.symmetric for one in weights} if fits else set()
-    same_range = (
-        len({one.static_range() for one in weights[:-3]}) == 1
-    )  # of query, key and value, which are one product
-    same_attention = len({linear.attention for linear in linears[:-3]}) == 1
-    return fits and allowed and len(kinds) == 1 and same_range and same_attention
-
-
-def activation(act: object) -> str | None:
-    """The native name of an activation module; None for one that the library does not have."""
-    if type(act) is nn.GELU:
-        return "gelu" if act.approximate == "none" else "gelu_tanh"
-    return _ACTIVATIONS.get(_known_name(act))
-
-
-def _known_name(part: object) -> str:
-    """The name of a class of torch or of a host, empty for other classes."""
-    return type(part).__name__ if library_of(part) in HOST_LIBRARIES else ""
-
-
-def is_norm(part: object) -> bool:
-    """Whether `part` is a LayerNorm over the last axis, with weight and bias: torch's, a host's or the exact one."""
-    kind = next(kind for kind in type(part).__mro__ if not kind.__module__.startswith("clipq."))
-    known = issubclass(kind, nn.LayerNorm) and kind.__module__.partition(".")[0] in HOST_LIBRARIES
-    if not known or kind.__name__ not in _NORMS or part.weight is None or part.bias is None:
-        return False
-    return len(part.normalized_shape) == 1
-
-
-def _norm(part: object) -> native.Norm | None:
-    return native.Norm(as_floats(part.weight), as_floats(part.bias), part.eps) if is_norm(part) else None
-
-
-def _layer_scale(part: object) -> numpy.ndarray | None | bool:
-    """The factors [width] of a layer scale, None without one, False for something else."""
-    if part is None:
-        return None
-    scale = getattr(part, "gamma", getattr(part, "lambda1", False))
-    return as_floats(scale) if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
-
-
-def _matrix(*linears: QLinear) -> native.Matrix:
-    weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
-    biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
-    scales = torch.cat([one.row_scale() for one in weights])
-    integers = torch.cat([one.integers for one in weights])
-    symmetric = linears[0].activations.symmetric
-    return native.Matrix(
-        integers.numpy(), scales.numpy(), as_floats(torch.cat(biases)), *weights[0].static_range(), symmetric
-    )
-
-
-def as_floats(tensor: Tensor) -> numpy.ndarray:
-    """A tensor on the CPU as float32 for the native library."""
-    return tensor.detach().float().contiguous().numpy()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..modules.layers import QLinear
 from .fused import FusedStack
-from .transformer import Block, Sequences, run_blocks
+from .sequences import Sequences
+from .transformer import Block, run_blocks
 
 
 class Runs:

@@ -8,57 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import Attention, KeptAttention
+from .sequences import Sequences
+
 Rows = Callable[[Tensor], Tensor]
 """Maps rows [n, in] to rows [n, out]: a module, or what stands in for one."""
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Where sequences lie in the rows of one matrix: rows offsets[i]:offsets[i + 1] are sequence i.
-
-    `offsets`: int64 [batch + 1] on the CPU. `longest`: the most rows of a sequence. `uniform`: all have that many.
-    """
-
-    offsets: Tensor
-    longest: int
-    uniform: bool
-
-    @classmethod
-    def equal(cls, batch: int, tokens: int) -> Sequences:
-        """`batch` sequences of `tokens` rows each."""
-        return cls(torch.arange(0, (batch + 1) * tokens, tokens), tokens, True)
-
-    @classmethod
-    def of_lengths(cls, lengths: Tensor) -> Sequences:
-        """Sequences of these lengths (int64 [batch], at least 1 each)."""
-        lengths = lengths.cpu()
-        shortest, longest = (int(bound) for bound in lengths.aminmax())
-        return cls(F.pad(lengths.cumsum(0), (1, 0)), longest, shortest == longest)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """int64 [batch]."""
-        return self.offsets.diff()
-
-    @cached_property
-    def slots(self) -> Tensor:
-        """The row of each place of a [batch, longest] grid, flat; places after a sequence's end repeat its last row."""
-        places = torch.arange(self.longest).expand(len(self), -1)
-        return (self.offsets[:-1, None] + places.minimum(self.lengths[:, None] - 1)).flatten()
-
-    @cached_property
-    def places(self) -> Tensor:
-        """The place of each row in that grid: the inverse of `slots`."""
-        return (torch.arange(self.longest) < self.lengths[:, None]).flatten().nonzero().flatten()
 
 
 class InProjection:
@@ -79,23 +37,56 @@ class InProjection:
         return F.linear(x, self.weight, self.bias)
 
 
+class LayerScale:
+    """A layer scale [width] that a block holds as a bare parameter."""
+
+    def __init__(self, block: nn.Module, name: str):
+        self.block, self._name = block, name
+
+    @property
+    def gamma(self) -> Tensor:
+        return getattr(self.block, self._name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.gamma * x
+
+
 @dataclass(frozen=True)
 class Block:
     """The modules of one block; never their tensors, which `.to()`, `load_state_dict` and the like may replace.
 
-    `qkv`: one projection to [n, 3 width], or three to [n, width]. `ls_1`, `ls_2`: the layer scales, or None.
+    `qkv`: one projection to [n, 3 width], or three to [n, width]. `ls_1`, `ls_2`: the layer scales, or None. `fc1`: one
+    linear to [n, hidden]; or, of a gated MLP, two, or one to [n, 2 hidden] if `halves`: the first is activated, and
+    multiplied with the second. `q_norm`, `k_norm`: of each head; `attn_norm`, `mlp_norm`: of what comes to `out_proj`
+    and `fc2`. `rotation`: how queries and keys are turned where their sequences have a `Rotary`: "none", "pairs" of
+    neighbours, or "halves" of a head.
     """
 
     ln_1: Rows
     qkv: tuple[Rows, ...]
     out_proj: Rows
     ln_2: Rows
-    fc1: Rows
+    fc1: tuple[Rows, ...]
     act: Rows
     fc2: Rows
     heads: int
     ls_1: Rows | None = None
     ls_2: Rows | None = None
+    q_norm: Rows | None = None
+    k_norm: Rows | None = None
+    attn_norm: Rows | None = None
+    mlp_norm: Rows | None = None
+    halves: bool = False
+    rotation: str = "none"
+
+    @property
+    def linears(self) -> tuple[Rows, ...]:
+        """All that multiplies by a matrix, in the order of the computation."""
+        return (*self.qkv, self.out_proj, *self.fc1, self.fc2)
+
+    @property
+    def gated(self) -> bool:
+        return self.halves or len(self.fc1) == 2
 
 
 def run_blocks(
@@ -107,23 +98,33 @@ def run_blocks(
     one of a sequence; then [len(keep), width] comes back, the same as those rows of the whole result, and in the last
     block only they get a query, attention, output projection and MLP.
     """
-    attention = _Attention(sequences, causal, x.device)
+    attention = Attention(sequences, causal, x.device)
     for block in blocks if keep is None else blocks[:-1]:
-        heads = attention(_project(block, block.ln_1(x)), block.heads)
-        x = _mlp(block, _add(x, block.out_proj(heads), block.ls_1))
+        heads = attention(block, _project(block, block.ln_1(x)))
+        x = _mlp(block, _add(x, _project_heads(block, heads), block.ls_1))
     if keep is None:
         return x
-    return _last_block(blocks[-1], x, _KeptAttention(sequences, causal, keep.cpu(), x.device), keep.to(x.device))
+    return _last_block(blocks[-1], x, KeptAttention(sequences, causal, keep.cpu(), x.device), keep.to(x.device))
 
 
-def _last_block(block: Block, x: Tensor, attention: _KeptAttention, keep: Tensor) -> Tensor:
+def _last_block(block: Block, x: Tensor, attention: KeptAttention, keep: Tensor) -> Tensor:
     queries, others = _project_kept(block, block.ln_1(x), keep)
-    heads = attention(queries, others, block.heads)
-    return _mlp(block, _add(x.index_select(0, keep), block.out_proj(heads), block.ls_1))
+    heads = attention(block, queries, others)
+    return _mlp(block, _add(x.index_select(0, keep), _project_heads(block, heads), block.ls_1))
+
+
+def _project_heads(block: Block, heads: Tensor) -> Tensor:
+    return block.out_proj(heads if block.attn_norm is None else block.attn_norm(heads))
 
 
 def _mlp(block: Block, x: Tensor) -> Tensor:
-    return _add(x, block.fc2(block.act(block.fc1(block.ln_2(x)))), block.ls_2)
+    parts = [linear(y) for y in [block.ln_2(x)] for linear in block.fc1]
+    if block.halves:
+        parts = parts[0].chunk(2, dim=-1)
+    inner = block.act(parts[0])
+    if block.gated:
+        inner = inner * parts[1]
+    return _add(x, block.fc2(inner if block.mlp_norm is None else block.mlp_norm(inner)), block.ls_2)
 
 
 def _add(x: Tensor, change: Tensor, scale: Rows | None) -> Tensor:
@@ -151,60 +152,3 @@ def _project_kept(block: Block, x: Tensor, keep: Tensor) -> tuple[Tensor, list[T
     q_weight, kv_weight = whole.weight.split(sizes)
     q_bias, kv_bias = (None, None) if whole.bias is None else whole.bias.split(sizes)
     return F.linear(x.index_select(0, keep), q_weight, q_bias), [F.linear(x, kv_weight, kv_bias)]
-
-
-class _Attention:
-    """Attention of rows within their sequences; the indices it needs are made once for all blocks."""
-
-    def __init__(self, sequences: Sequences, causal: bool, device: torch.device):
-        self.batch, self.causal, self.mask = len(sequences), causal, None
-        self.slots = self.places = None
-        if not sequences.uniform:
-            self.slots, self.places = sequences.slots.to(device), sequences.places.to(device)
-            if not causal:  # a causal row never sees what stands after its sequence
-                inside = torch.arange(sequences.longest) < sequences.lengths[:, None]
-                self.mask = inside[:, None, None, :].to(device)
-
-    def __call__(self, projected: list[Tensor], heads: int) -> Tensor:
-        q, k, v = _by_heads(projected, 3, self.slots, self.batch, heads)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask, is_causal=self.causal)
-        rows = _by_rows(y)
-        return rows if self.places is None else rows.index_select(0, self.places)
-
-
-class _KeptAttention:
-    """Attention of one row of each sequence, or of some sequences, to the rows that it sees."""
-
-    def __init__(self, sequences: Sequences, causal: bool, rows: Tensor, device: torch.device):
-        self.batch, self.slots, self.mask = len(rows), None, None
-        one_each = len(rows) == len(sequences)
-        if one_each and sequences.uniform and not causal:
-            return
-        which = slice(None) if one_each else torch.searchsorted(sequences.offsets, rows.contiguous(), right=True) - 1
-        seen = rows - sequences.offsets[:-1][which] + 1 if causal else sequences.lengths[which]
-        if not one_each or not sequences.uniform:
-            self.slots = sequences.slots.view(-1, sequences.longest)[which].flatten().to(device)
-        if not bool((seen == sequences.longest).all()):
-            self.mask = (torch.arange(sequences.longest) < seen[:, None])[:, None, None, :].to(device)
-
-    def __call__(self, queries: Tensor, others: list[Tensor], heads: int) -> Tensor:
-        (q,) = _by_heads([queries], 1, None, self.batch, heads)
-        k, v = _by_heads(others, 2, self.slots, self.batch, heads)
-        return _by_rows(F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask))
-
-
-def _by_heads(matrices: list[Tensor], parts: int, slots: Tensor | None, batch: int, heads: int) -> list[Tensor]:
-    """`parts` of [batch, heads, tokens, width / heads], which lie in [rows, parts * width] or in matrices of their own.
-
-    `slots`: the row for each of [batch * tokens]; without it the rows are these, and nothing is copied.
-    """
-    each, found = parts // len(matrices), []
-    for rows in matrices:
-        rows = rows if slots is None else rows.index_select(0, slots)
-        found += rows.view(batch, -1, each, heads, rows.shape[-1] // (each * heads)).permute(2, 0, 3, 1, 4).unbind(0)
-    return found
-
-
-def _by_rows(y: Tensor) -> Tensor:
-    """[batch, heads, tokens, head] to [batch * tokens, heads * head]."""
-    return y.transpose(1, 2).reshape(y.shape[0] * y.shape[2], -1)

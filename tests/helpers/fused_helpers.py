@@ -18,7 +18,8 @@ from clipq.methods.quantization import quantize
 from clipq.models import Model
 from clipq.modules.layers import QLinear
 from clipq.towers.rows import Tower
-from clipq.towers.transformer import Sequences, run_blocks
+from clipq.towers.sequences import Rotary, Sequences
+from clipq.towers.transformer import LayerScale, run_blocks
 
 
 def model(name: str, precision: str | Scheme = "int8", seed: int = 0, **options: str) -> Model:
@@ -43,10 +44,13 @@ def width(of: Tower) -> int:
 
 
 def rows_for(of: Tower, lengths: list[int]) -> tuple[Tensor, Sequences]:
-    """Rows with the outliers of a CLIP's residual stream."""
+    """Rows with the outliers of a CLIP's residual stream; for blocks that turn by place, any angles of some places."""
     x = torch.randn(sum(lengths), width(of))
     x[:, 3] += 8
-    return x, Sequences.of_lengths(torch.tensor(lengths))
+    if of.blocks[0].rotation == "none":
+        return x, Sequences.of_lengths(torch.tensor(lengths))
+    angles = torch.randn(max(lengths), width(of) // of.blocks[0].heads) * 3
+    return x, Sequences.of_lengths(torch.tensor(lengths), Rotary(angles.cos(), angles.sin(), 1))
 
 
 def keeps(sequences: Sequences) -> list[Tensor | None]:
@@ -60,7 +64,7 @@ def use(of: Tower, kernel: str | None) -> None:
 
 
 def linears(of: Tower) -> list[QLinear]:
-    return [part for block in of.blocks for part in (*block.qkv, block.out_proj, block.fc1, block.fc2)]
+    return [part for block in of.blocks for part in block.linears]
 
 
 def exact(of: Tower, x: Tensor, sequences: Sequences, keep: Tensor | None) -> Tensor:
@@ -71,16 +75,17 @@ def exact(of: Tower, x: Tensor, sequences: Sequences, keep: Tensor | None) -> Te
             bias = None if part.bias is None else part.bias.double()
             return lambda rows: F.linear(rows, part.weight.double(), bias)
         if isinstance(part, nn.LayerNorm):
-            return lambda rows: F.layer_norm(
-                rows, part.normalized_shape, part.weight.double(), part.bias.double(), part.eps
-            )
+            bias = None if part.bias is None else part.bias.double()
+            return lambda rows: F.layer_norm(rows, part.normalized_shape, part.weight.double(), bias, part.eps)
+        if isinstance(part, LayerScale):
+            return lambda rows: part.gamma.double() * rows
         return copy.deepcopy(part).double() if isinstance(part, nn.Module) else part
 
     blocks = []
     for block in of.blocks:
-        names = {field.name for field in fields(block)} - {"qkv", "heads"}
+        names = {field.name for field in fields(block)} - {"qkv", "fc1", "heads", "halves", "rotation"}
         parts = {name: plain(getattr(block, name)) for name in names}
-        blocks.append(replace(block, qkv=tuple(map(plain, block.qkv)), **parts))
+        blocks.append(replace(block, qkv=tuple(map(plain, block.qkv)), fc1=tuple(map(plain, block.fc1)), **parts))
     return run_blocks(blocks, x.double(), sequences, of.causal, keep)
 
 

@@ -98,6 +98,7 @@ def _timm(name: str, **options: object) -> nn.Module:
     return timm.create_model(name, pretrained=False, **options)
 
 
+_REGISTERS = {"num_register_tokens": 2, "key_bias": False}
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     **{name: partial(_open_clip, kind, **options) for name, (kind, options) in OPEN_CLIP.items()},
     "transformers CLIP": lambda: _two_towers("CLIP"),
@@ -105,6 +106,8 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "transformers ViT": lambda: _transformers("ViTModel", "ViTConfig", **_HF_VISION),
     "transformers DeiT": lambda: _transformers("DeiTModel", "DeiTConfig", **_HF_VISION),
     "transformers DINOv2": lambda: _transformers("Dinov2Model", "Dinov2Config", **_HF_VISION),
+    "transformers DINOv3": lambda: _transformers("DINOv3ViTModel", "DINOv3ViTConfig", **_HF_VISION, **_REGISTERS),
+    "transformers MetaCLIP 2": lambda: _two_towers("MetaClip2"),
     "timm vision_transformer": lambda: _timm("test_vit", num_classes=0),
 }
 
@@ -114,8 +117,24 @@ _SIGLIP_TEXT = {"text_no_causal_mask": True, "text_pool_type": "last", "text_pro
 _ONE_TOWER = {"projection_dim": 48}
 
 
+def _eva(name: str, **options: object) -> nn.Module:
+    sizes = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 0}
+    return _timm(name, **{**sizes, **options})
+
+
+def _rms_norm(*arguments: object, **options: object) -> nn.Module:
+    from timm.layers import RmsNorm
+
+    return RmsNorm(*arguments, **options)
+
+
 def _masking_padding(module: nn.Module) -> nn.Module:
     module.text.use_pad_mask = True  # no configuration says it yet
+    return module
+
+
+def _seeing_class(module: nn.Module) -> nn.Module:
+    module.text.correct_cls_mask = True  # nor this
     return module
 
 
@@ -132,6 +151,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "open_clip first token": partial(_open_clip, "CustomTextCLIP", text_pool_type="first"),
     "open_clip mask over padding": lambda: _masking_padding(_open_clip("CustomTextCLIP", text_no_causal_mask=True)),
     "open_clip class token in the text": partial(_open_clip, "CustomTextCLIP", text_embed_cls=True),
+    "open_clip class token, seen": lambda: _seeing_class(_open_clip("CustomTextCLIP", text_embed_cls=True)),
     "open_clip normed queries in the text": partial(_open_clip, "CustomTextCLIP", text_qk_norm=True),
     "transformers CLIP, old end": lambda: _transformers(
         "CLIPModel", "CLIPConfig", text_config={**_HF_TEXT, "eos_token_id": 2}, vision_config=_HF_VISION
@@ -159,6 +179,27 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "timm positions without class": partial(_timm, "test_vit", no_embed_class=True, reg_tokens=2),
     "timm normed queries": partial(_timm, "test_vit", qk_norm=True),
     "timm gates": partial(_timm, "test_vit", scale_attn_norm=True, scale_mlp_norm=True),
+    "timm RMSNorm": partial(_timm, "test_vit", num_classes=0, norm_layer=_rms_norm, qk_norm=True),
+    "timm EVA02": partial(_eva, "eva02_base_patch16_clip_224"),
+    "timm EVA02, packed": partial(_eva, "eva02_base_patch16_clip_224", scale_mlp=False, qkv_fused=True, qkv_bias=False),
+    "timm EVA, biases apart": partial(_eva, "eva02_base_patch16_clip_224", qkv_fused=True),
+    "timm EVA, post-norm": partial(_eva, "eva02_enormous_patch14_clip_224", img_size=56),
+    "timm PE-Core": partial(_eva, "vit_pe_core_base_patch16_224", attn_pool_num_heads=2),
+    "timm DINOv3": partial(_eva, "vit_small_patch16_dinov3", global_pool="token"),
+    "timm DINOv3, average": partial(_eva, "vit_small_patch16_dinov3"),
+    "timm DINOv3, gated": partial(_eva, "vit_small_plus_patch16_dinov3", global_pool="token", norm_layer=_rms_norm),
+    "timm RoPE, mixed": partial(_eva, "vit_small_patch16_rope_mixed_224"),
+    "timm RoPE, axial": partial(_eva, "vit_small_patch16_rope_224", qk_norm=True),
+    "transformers DINOv3 gated": lambda: _transformers(
+        "DINOv3ViTModel", "DINOv3ViTConfig", **_HF_VISION, use_gated_mlp=True, hidden_act="silu"
+    ),
+    "transformers MetaCLIP 2 image": lambda: _transformers(
+        "MetaClip2VisionModelWithProjection", "MetaClip2VisionConfig", **_HF_VISION, **_ONE_TOWER
+    ),
+    "transformers MetaCLIP 2 text": lambda: _transformers("MetaClip2TextModel", "MetaClip2TextConfig", **_HF_TEXT),
+    "transformers MetaCLIP 2 text, projected": lambda: _transformers(
+        "MetaClip2TextModelWithProjection", "MetaClip2TextConfig", **_HF_TEXT, **_ONE_TOWER
+    ),
     "timm all tokens": partial(_timm, "test_vit", num_classes=0, global_pool=""),
 }
 """What a tower may have otherwise: another pooling, another class, something in a block that a plain one has not."""

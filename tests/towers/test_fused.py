@@ -38,6 +38,15 @@ CASES = {
     "DINOv2": ("transformers DINOv2", "image"),
     "timm": ("timm vision_transformer", "image"),
     "timm scales": ("timm scales", "image"),
+    "gates": ("timm gates", "image"),
+    "RMSNorm": ("timm RMSNorm", "image"),
+    "EVA02": ("timm EVA02", "image"),
+    "EVA02, packed": ("timm EVA02, packed", "image"),
+    "PE-Core": ("timm PE-Core", "image"),
+    "DINOv3": ("transformers DINOv3", "image"),
+    "DINOv3, gated": ("timm DINOv3, gated", "image"),
+    "RoPE": ("timm RoPE, axial", "image"),
+    "normed queries, causal": ("open_clip normed queries in the text", "text"),
 }
 LENGTHS = {"equal": [6, 6, 6], "mixed": [3, 7, 1, 4], "one": [5], "single rows": [1, 1]}
 EACH = 1.5
@@ -88,7 +97,7 @@ def test_kept_rows_are_those_of_the_whole(case: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("case", ["GELU", "causal", "timm scales"])
+@pytest.mark.parametrize("case", ["GELU", "causal", "timm scales", "EVA02", "DINOv3, gated"])
 @torch.inference_mode()
 def test_any_number_of_threads_and_any_company_give_the_same_bits(case: str, path: str) -> None:
     of = tower(*CASES[case])
@@ -107,7 +116,8 @@ def test_any_number_of_threads_and_any_company_give_the_same_bits(case: str, pat
     for other in range(1, 3):
         assert torch.equal(whole[0], whole[other]) and torch.equal(kept[0], kept[other])
     alone = [
-        fused(of, part, Sequences.of_lengths(torch.tensor([len(part)]))) for part in x.split([9, 3, 30, 1, 17, 64])
+        fused(of, part, Sequences.of_lengths(torch.tensor([len(part)]), sequences.rotary))
+        for part in x.split([9, 3, 30, 1, 17, 64])
     ]
     assert torch.equal(torch.cat(alone), whole[0])
 
@@ -152,23 +162,23 @@ def forced(block: Block) -> QLinear:
     return linear
 
 
-def of_scheme(scheme: Scheme) -> Callable[[Block], QLinear]:
-    return lambda block: QLinear(block.fc1.weight, block.fc1.bias, scheme)
+def of_scheme(scheme: Scheme) -> Callable[[Block], tuple[QLinear]]:
+    return lambda block: (QLinear(block.fc1[0].weight, block.fc1[0].bias, scheme),)
 
 
-def as_float(block: Block) -> nn.Linear:
-    return nn.Linear(block.fc1.in_features, block.fc1.out_features)
+def as_float(block: Block) -> tuple[nn.Linear]:
+    return (nn.Linear(block.fc1[0].in_features, block.fc1[0].out_features),)
 
 
 PER_TENSOR = replace(PRECISIONS["int8"], name="per tensor", activations=QuantSpec(False, "tensor"))
 MISFITS: dict[str, Callable[[Tower], tuple[Block, ...]]] = {
-    "unknown activation": swapped(act=lambda _: nn.SiLU()),
+    "unknown activation": swapped(act=lambda _: nn.Mish()),
     "activation with a known name": swapped(act=lambda _: QuickGELU()),
     "activation with a forward of its own": swapped(act=with_own_forward),
     "norm without weights": swapped(ln_1=lambda _: nn.LayerNorm(64, elementwise_affine=False)),
-    "norm without bias": swapped(ln_2=lambda _: nn.LayerNorm(64, bias=False)),
+    "norm of queries without weights": swapped(q_norm=lambda _: nn.LayerNorm(32, elementwise_affine=False)),
     "norm with a forward of its own": swapped(ln_2=lambda _: LayerNorm(64)),
-    "RMS norm": swapped(ln_2=lambda _: nn.RMSNorm(64)),
+    "RMS norm without its epsilon": swapped(mlp_norm=lambda _: nn.RMSNorm(256)),
     "layer scale that is none": swapped(ls_1=lambda _: nn.Linear(64, 64)),
     "one float linear": swapped(fc1=as_float),
     "weight-only": swapped(fc1=of_scheme(PRECISIONS["int8-weight-only"])),
@@ -214,6 +224,23 @@ def test_a_bad_image_leaves_the_others_untouched(name: str, bad: float) -> None:
     assert found[2].isnan().all()
     others = [0, 1, 3]
     assert torch.equal(found[others], expected[others])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@torch.inference_mode()
+def test_a_last_row_that_none_sees(path: str) -> None:
+    of, ratios = tower("open_clip CLIP", "text"), []
+    use(of, f"native/{path}")
+    for lengths in LENGTHS.values():
+        x, sequences = rows_for(of, lengths)
+        unseen = Sequences.of_lengths(torch.tensor(lengths), last_unseen=True)
+        whole = fused(of, x, unseen)
+        for keep in keeps(unseen):
+            truth = exact(of, x, unseen, keep)
+            ratios.append(rms(fused(of, x, unseen, keep) - truth) / rms(by_reference(of, x, unseen, keep) - truth))
+            assert keep is None or torch.equal(fused(of, x, unseen, keep), whole[keep])
+        assert max(lengths) == 1 or not torch.equal(whole, fused(of, x, sequences))
+    assert max(ratios) <= 2 and sum(ratios) / len(ratios) <= ON_AVERAGE, ratios
 
 
 def test_a_gradient_is_refused() -> None:

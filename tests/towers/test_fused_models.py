@@ -51,7 +51,7 @@ CHANGES: dict[str, Callable[[Model], object]] = {
     "a new parameter": lambda of: setattr(
         of.module.visual.transformer.resblocks[1].ln_1, "bias", nn.Parameter(torch.rand(64), requires_grad=False)
     ),
-    "another activation": lambda of: setattr(of.module.visual.transformer.resblocks[1].mlp, "gelu", nn.SiLU()),
+    "another activation": lambda of: setattr(of.module.visual.transformer.resblocks[1].mlp, "gelu", nn.Mish()),
     "a forward of its own": lambda of: setattr(
         of.module.visual.transformer.resblocks[0].mlp.gelu, "forward", torch.zeros_like
     ),

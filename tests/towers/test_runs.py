@@ -92,7 +92,7 @@ def test_the_models_own_call_runs_its_int8_blocks_natively(name: str, kind, monk
 
 
 def parts(blocks) -> list[nn.Module]:
-    return [part for one in blocks for part in (*one.qkv, one.out_proj, one.fc1, one.fc2)]
+    return [part for one in blocks for part in one.linears]
 
 
 @torch.inference_mode()

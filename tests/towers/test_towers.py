@@ -36,12 +36,14 @@ TABLE = {
     "open_clip timm SigLIP": (ALL, CAUSAL),
     "open_clip ConvNeXt": (HOST, CAUSAL),
     "open_clip ResNet": (HOST, CAUSAL),
-    "open_clip CoCa": (ALL, HOST),
+    "open_clip CoCa": (ALL, CAUSAL),
     "transformers CLIP": (ONE, CAUSAL),
     "transformers SigLIP": (ALL, BOTH),
     "transformers ViT": (ONE, NONE),
     "transformers DeiT": (ONE, NONE),
     "transformers DINOv2": (ONE, NONE),
+    "transformers DINOv3": (ONE, NONE),
+    "transformers MetaCLIP 2": (ONE, CAUSAL),
     "timm vision_transformer": (ONE, NONE),
     "open_clip average": (ALL, CAUSAL),
     "open_clip average of normed": (ALL, CAUSAL),
@@ -54,8 +56,9 @@ TABLE = {
     "open_clip last token": (ONE, CAUSAL),
     "open_clip first token": (ONE, CAUSAL),
     "open_clip mask over padding": (ONE, HOST),
-    "open_clip class token in the text": (ONE, HOST),
-    "open_clip normed queries in the text": (ONE, HOST),
+    "open_clip class token in the text": (ONE, CAUSAL),
+    "open_clip class token, seen": (ONE, CAUSAL),
+    "open_clip normed queries in the text": (ONE, CAUSAL),
     "transformers CLIP, old end": (ONE, CAUSAL),
     "transformers CLIP image": (ONE, NONE),
     "transformers CLIP image, projected": (ONE, NONE),
@@ -65,15 +68,30 @@ TABLE = {
     "transformers SigLIP text": (NONE, BOTH),
     "transformers SigLIP 2 text": (NONE, BOTH),
     "transformers ViT classifier": (ONE, NONE),
-    "transformers DINOv2 SwiGLU": (HOST, NONE),
+    "transformers DINOv2 SwiGLU": (ONE, NONE),
     "timm average": (ALL, NONE),
     "timm attention pool": (ALL, NONE),
     "timm no class token": (ALL, NONE),
     "timm registers": (ALL, NONE),
     "timm scales": (ONE, NONE),
     "timm positions without class": (ONE, NONE),
-    "timm normed queries": (HOST, NONE),
-    "timm gates": (HOST, NONE),
+    "timm normed queries": (ONE, NONE),
+    "timm gates": (ONE, NONE),
+    "timm RMSNorm": (ONE, NONE),
+    "timm EVA02": (ONE, NONE),
+    "timm EVA02, packed": (ONE, NONE),
+    "timm EVA, biases apart": (HOST, NONE),
+    "timm EVA, post-norm": (HOST, NONE),
+    "timm PE-Core": (ALL, NONE),
+    "timm DINOv3": (ONE, NONE),
+    "timm DINOv3, average": (ALL, NONE),
+    "timm DINOv3, gated": (ONE, NONE),
+    "timm RoPE, mixed": (HOST, NONE),
+    "timm RoPE, axial": (ONE, NONE),
+    "transformers DINOv3 gated": (ONE, NONE),
+    "transformers MetaCLIP 2 image": (ONE, NONE),
+    "transformers MetaCLIP 2 text": (NONE, CAUSAL),
+    "transformers MetaCLIP 2 text, projected": (NONE, CAUSAL),
     "timm all tokens": (ALL, NONE),
 }
 """How the image and the text tower of each tiny model are run."""
@@ -155,6 +173,19 @@ def test_texts_may_be_shorter_than_the_context_and_int32():
     of = model("open_clip CLIP")
     ids = tokens(of)[:2]
     assert torch.allclose(of.encode_text(ids[:, :5].int()), by_layers(of, ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["open_clip CoCa", "open_clip class token, seen"])
+def test_padding_within_a_text_is_left_to_the_host(name):
+    of = model(name)
+    ids = tokens(of)
+    rows = counted(of.module.text.transformer.resblocks[-1].mlp.c_fc)
+    whole, first = of.encode_text(ids), list(rows)
+    assert len(first) <= 2 and sum(first) == len(ids)  # of each text one row
+    ids[0, 2] = 0
+    assert torch.allclose(of.encode_text(ids), by_layers(of, ids), atol=1e-5)
+    assert rows[len(first)] > len(ids)
+    assert torch.allclose(of.encode_text(ids)[1:], whole[1:], atol=1e-5)
 
 
 def test_what_the_host_refuses_is_refused():

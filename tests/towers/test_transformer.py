@@ -34,7 +34,7 @@ def block(layer: nn.TransformerEncoderLayer, qkv: str = "raw") -> Block:
         "three": lambda: tuple(map(linear, weight.chunk(3), bias.chunk(3))),
         "int8": lambda: (QLinear(weight, bias, resolve("int8")),),
     }
-    parts = {"fc1": layer.linear1, "act": nn.GELU(), "fc2": layer.linear2, "out_proj": attention.out_proj}
+    parts = {"fc1": (layer.linear1,), "act": nn.GELU(), "fc2": layer.linear2, "out_proj": attention.out_proj}
     return Block(ln_1=layer.norm1, qkv=projections[qkv](), ln_2=layer.norm2, heads=HEADS, **parts)
 
 
@@ -80,6 +80,35 @@ def test_kept_rows_are_those_of_the_whole(lengths, qkv, causal):
         assert torch.allclose(run_blocks(blocks, x, sequences, causal, keep), whole[keep], atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=list(LENGTHS))
+@torch.inference_mode()
+def test_a_last_row_that_none_sees_changes_no_other_and_sees_those_before_it(lengths):
+    stack = [block(layer) for layer in layers()]
+    x, sequences = rows_of(lengths)
+    unseen = Sequences.of_lengths(torch.tensor(lengths), last_unseen=True)
+    found, last = run_blocks(stack, x, unseen, True), sequences.offsets[1:] - 1
+    others = [row for row in range(len(x)) if row not in last.tolist()]
+    whole = run_blocks(stack, x, sequences, True)
+    assert torch.allclose(found[others], whole[others], atol=1e-5)
+    assert torch.allclose(run_blocks(stack, x, unseen, True, last), found[last], atol=1e-5)
+    for begin, end in zip(sequences.offsets.tolist(), sequences.offsets[1:].tolist(), strict=False):
+        expected = last_alone(stack, x[begin:end])
+        assert torch.allclose(found[end - 1], expected, atol=1e-5)
+
+
+def last_alone(stack: list[Block], x: torch.Tensor) -> torch.Tensor:
+    """The last of some rows through the blocks, with the others (or itself, if it is alone) as keys and values."""
+    for one in stack:
+        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(0, 1) for part in one.qkv[0](one.ln_1(x)).chunk(3, dim=-1))
+        scores = (q @ k.transpose(1, 2) / (WIDTH / HEADS) ** 0.5).tril()
+        hidden = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+        hidden[:, -1] |= len(x) > 1
+        heads = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1) @ v
+        x = x + one.out_proj(heads.transpose(0, 1).flatten(1))
+        x = x + one.fc2(one.act(one.fc1[0](one.ln_2(x))))
+    return x[-1]
+
+
 @torch.inference_mode()
 def test_layer_scales_scale_what_is_added():
     layer = layers(1)[0]
@@ -89,7 +118,7 @@ def test_layer_scales_scale_what_is_added():
     after = run_blocks(
         [Block(**{**vars(plain), "ls_1": lambda y: y * 0.5, "ls_2": lambda y: y * 0})], x, sequences, False
     )
-    mlp = plain.fc2(plain.act(plain.fc1(plain.ln_2(after))))
+    mlp = plain.fc2(plain.act(plain.fc1[0](plain.ln_2(after))))
     assert torch.allclose(run_blocks([halves], x, sequences, False), after + 0.5 * mlp, atol=1e-6)
     assert not torch.allclose(after, x)
 

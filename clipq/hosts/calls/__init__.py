@@ -15,6 +15,7 @@ from ..base import host_class
 
 _OPEN_CLIP = {
     "open_clip.model": ("CLIP",),
+    "open_clip.coca_model": ("CoCa",),
     "open_clip.transformer": (
         "VisionTransformer",
         "TextTransformer",
@@ -22,8 +23,12 @@ _OPEN_CLIP = {
         "CustomResidualAttentionBlock",
     ),
 }
-_TIMM = {"timm.models.vision_transformer": ("VisionTransformer", "Block")}
+_TIMM = {
+    "timm.models.vision_transformer": ("VisionTransformer", "Block"),
+    "timm.models.eva": ("Eva", "EvaBlock"),
+}
 _CLIP = ("CLIPVisionModel", "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPEncoderLayer")
+_METACLIP_2 = tuple(f"MetaClip2{name.removeprefix('CLIP')}" for name in _CLIP)
 _SIGLIP = ("SiglipVisionModel", "SiglipTextModel", "SiglipEncoderLayer")
 _HF = "transformers.models.{0}.modeling_{0}"
 _MODULES = {
@@ -35,6 +40,8 @@ _MODULES = {
     "vit": {_HF.format("vit"): ("ViTModel", "ViTLayer")},
     "deit": {_HF.format("deit"): ("DeiTModel", "DeiTLayer")},
     "dinov2": {_HF.format("dinov2"): ("Dinov2Model", "Dinov2Layer")},
+    "dinov3": {_HF.format("dinov3_vit"): ("DINOv3ViTModel", "DINOv3ViTLayer")},
+    "metaclip_2": {_HF.format("metaclip_2"): _METACLIP_2},
 }
 WHOLE = {
     f"{package}.{name}": (home, name)

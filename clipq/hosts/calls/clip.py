@@ -1,4 +1,4 @@
-"""transformers' CLIP: both towers and their layers, each run as a whole."""
+"""transformers' CLIP: both towers and their layers, each run as a whole; and what MetaCLIP 2 shares with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .transformers import Layer, Pretrained, TextModel, embed_pixels
 _OLD_END = 2  # a CLIP saved with this end-of-text id, which is wrong, is pooled at its largest id
 
 
-class CLIPVisionModel(Pretrained, host.CLIPVisionModel):
+class ClipImage(Pretrained):
     """The last block for the class token alone, and for the others once `last_hidden_state` is asked for."""
 
     def find(self) -> Tower | None:
@@ -40,7 +40,7 @@ class CLIPVisionModel(Pretrained, host.CLIPVisionModel):
         return unfinished(BaseModelOutputWithPooling, hidden, pooler_output=pooled)
 
 
-class CLIPTextModel(TextModel, host.CLIPTextModel):
+class ClipText(TextModel):
     """Cut at the end of each text."""
 
     def settings(self) -> object:
@@ -54,15 +54,16 @@ class CLIPTextModel(TextModel, host.CLIPTextModel):
         return Tower(blocks, self.embed_rows, self.final_layer_norm, parts, self._end_of_text, True, context, known)
 
     def _end_of_text(self, ids: Tensor) -> Tensor:
-        end = self.eos_token_id
-        return ids.argmax(dim=-1) if end == _OLD_END else (ids == end).int().argmax(dim=-1)
+        return (ids == self.eos_token_id).int().argmax(dim=-1)
 
 
-class CLIPTextModelWithProjection(TextModel, host.CLIPTextModelWithProjection):
+class ClipTextWithProjection(TextModel):
     """Its own forward would ask for the hidden states at once."""
 
+    output: type  # of a call
+
     def find(self) -> Tower | None:
-        return self.text_model.found() if isinstance(self.text_model, CLIPTextModel) else None
+        return self.text_model.found() if isinstance(self.text_model, ClipText) else None
 
     def forward(
         self,
@@ -76,7 +77,20 @@ class CLIPTextModelWithProjection(TextModel, host.CLIPTextModelWithProjection):
             return super(TextModel, self).forward(**call)
         found = self.text_model(**call)
         embeds = self.text_projection(found.pooler_output)
-        return unfinished(host.CLIPTextModelOutput, lambda: found.last_hidden_state, text_embeds=embeds)
+        return unfinished(self.output, lambda: found.last_hidden_state, text_embeds=embeds)
+
+
+class CLIPVisionModel(ClipImage, host.CLIPVisionModel):
+    pass
+
+
+class CLIPTextModel(ClipText, host.CLIPTextModel):
+    def _end_of_text(self, ids: Tensor) -> Tensor:
+        return ids.argmax(dim=-1) if self.eos_token_id == _OLD_END else super()._end_of_text(ids)
+
+
+class CLIPTextModelWithProjection(ClipTextWithProjection, host.CLIPTextModelWithProjection):
+    output = host.CLIPTextModelOutput
 
 
 class CLIPEncoderLayer(Layer, host.CLIPEncoderLayer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import torch
-from open_clip import model, transformer
+from open_clip import coca_model, model, transformer
 from torch import Tensor, nn
 
-from ...towers.calls import WholeBlock, WholeTower, is_pixels, is_text
+from ...towers.calls import Whole, WholeBlock, WholeTower, is_pixels, is_text
 from ...towers.finding import blocks_of, only_block
 from ...towers.rows import Tower, knows_ids, run_image, run_text
 from ...towers.transformer import Block
@@ -102,20 +103,72 @@ class CLIP(_Text, model.CLIP):
 
 
 class TextTransformer(_Text, transformer.TextTransformer):
-    """`CustomTextCLIP`'s text tower; not with a class token (CoCa), a mask over padding, or all tokens asked for."""
+    """`CustomTextCLIP`'s text tower; not with a mask over padding, or all tokens asked for (but see `CoCa`)."""
 
     def settings(self) -> object:
-        return super().settings(), self.use_pad_mask, self.cls_emb is None
+        own = (self.pad_id, getattr(self, "correct_cls_mask", False)) if self._has_class() else None
+        return super().settings(), self.use_pad_mask, own
+
+    def _has_class(self) -> bool:
+        return self.cls_emb is not None
+
+    def find(self) -> Tower | None:
+        found = super().find()
+        if found is None or not self._has_class():
+            return found
+        context = self.positional_embedding.shape[0] - 1
+        return replace(found, parts=(self,), context=context, classed=self._seen_of)
+
+    def _seen_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mask of `_build_additive_mask` leaves of texts whose padding stands at their end."""
+        keys = self._keys_of(ids)
+        return keys[:, :-1].sum(dim=-1), ~keys[:, -1]
+
+    def _keys_of(self, ids: Tensor) -> Tensor:
+        """Bool [batch, tokens + 1]: which rows, the class token's last, are attended to.
+
+        One too far to the right unless `correct_cls_mask` says otherwise: so CoCa was trained.
+        """
+        valid, own = ids != self.pad_id, ids.new_ones(len(ids), 1, dtype=torch.bool)
+        return torch.cat([valid, own] if getattr(self, "correct_cls_mask", False) else [own, valid], dim=1)
+
+    def _pads_at_end(self, ids: Tensor) -> bool:
+        keys = self._keys_of(ids)[:, :-1].int()
+        return bool((keys.cummin(dim=1).values == keys).all())
+
+    def _embed_rows(self, ids: Tensor, positions: Tensor) -> Tensor:
+        x = super()._embed_rows(ids, positions)
+        if not self._has_class():
+            return x
+        last = self.positional_embedding.shape[0] - 1
+        own = self.cls_emb.to(x.dtype) + self.positional_embedding[last].to(x.dtype)
+        return torch.where((positions == last)[:, None], own, x)
+
+    def _whole(self, ids: Tensor) -> Tensor | None:
+        if self._has_class() and (torch.compiler.is_compiling() or not is_text(ids) or not self._pads_at_end(ids)):
+            return None
+        return super()._whole(ids)
 
     def _pooling(self) -> tuple[str | None, int | None]:
         return self.pool_type, getattr(self, "eos_id", None)
 
     def _known(self) -> bool:
-        return super()._known() and self.cls_emb is None and not self.use_pad_mask
+        causal = self.attn_mask is not None or not self._has_class()
+        return super()._known() and causal and not self.use_pad_mask
 
     def forward(self, text: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         features = None if self.output_tokens else self._whole(text)
         return super().forward(text) if features is None else features
+
+
+class CoCa(Whole, coca_model.CoCa):
+    """`encode_text` without the tokens that its captioning decoder reads."""
+
+    def encode_text(self, text: Tensor, normalize: bool = True) -> Tensor:
+        features = self.text._whole(text) if isinstance(self.text, TextTransformer) else None
+        if features is None:
+            return super().encode_text(text, normalize)
+        return nn.functional.normalize(features, dim=-1) if normalize else features
 
 
 class _Layer(WholeBlock):

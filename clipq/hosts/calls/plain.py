@@ -22,6 +22,9 @@ class PlainImage(Pretrained):
         """`pooler_output` from normed tokens [batch, tokens, width]."""
         raise NotImplementedError
 
+    def normed(self, x: Tensor) -> Tensor:
+        return self.layernorm(x)
+
     def find(self) -> Tower | None:
         blocks = self.blocks(self.layers_of())
         return blocks and Tower(blocks, self.embeddings, self.layernorm, (*self.children(),))
@@ -39,7 +42,7 @@ class PlainImage(Pretrained):
         tower = None if any(one is not None for one in masks) else self._usable(pixel_values, options)
         if tower is None:
             return super().forward(pixel_values, *masks, **options)
-        x = self.layernorm(run_tokens(tower, pixel_values))
+        x = self.normed(run_tokens(tower, pixel_values))
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=self.pooled(x))
 
 

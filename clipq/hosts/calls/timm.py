@@ -1,18 +1,23 @@
-"""timm's vision transformer and its blocks, each run as a whole."""
+"""timm's vision transformers and their blocks, each run as a whole."""
 
 from __future__ import annotations
 
-from timm.models import vision_transformer
+from timm.models import eva, vision_transformer
 from torch import Tensor
 
 from ...towers.calls import WholeBlock, WholeTower, is_pixels
 from ...towers.finding import blocks_of, only_block
 from ...towers.rows import Tower, run_image, run_tokens
+from ...towers.sequences import Rotary
 from ...towers.transformer import Block as Rows
+from ..base import is_class
 from ..tables import TIMM
 
+_AXIAL = tuple(f"timm.layers.pos_embed_sincos.{name}" for name in ("RotaryEmbeddingCat", "RotaryEmbeddingDinoV3"))
+"""Rotary embeddings that are the same for all heads and blocks."""
 
-class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
+
+class Trunk(WholeTower):
     """`forward` with the last block for the class token alone, where the embedding is read from it."""
 
     def settings(self) -> object:
@@ -26,8 +31,8 @@ class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
         head = self._norm_one if one_token else self.norm
         return Tower(blocks, self._embed, head, tuple(self.children()), 0 if one_token else None)
 
-    def _embed(self, pixels: Tensor) -> Tensor:
-        return self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(pixels))))
+    def _embed(self, pixels: Tensor) -> Tensor | tuple[Tensor, Rotary | None]:
+        raise NotImplementedError
 
     def _norm_one(self, x: Tensor) -> Tensor:
         return self.norm(x[:, None])
@@ -52,6 +57,35 @@ class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
         return super().forward(x, **options) if tower is None else self.forward_head(run_image(tower, x))
 
 
+class VisionTransformer(Trunk, vision_transformer.VisionTransformer):
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(pixels))))
+
+
+class Eva(Trunk, eva.Eva):
+    """EVA, EVA02, DINOv3 and PE: rotary embeddings of two axes for the patches, none for what stands before them."""
+
+    def settings(self) -> object:
+        return super().settings(), self.num_prefix_tokens, self.rope is None
+
+    def find(self) -> Tower | None:
+        same = all(getattr(one.attn, "num_prefix_tokens", None) == self.num_prefix_tokens for one in self.blocks)
+        known = self.rope is None or (is_class(self.rope, *_AXIAL) and not self.rope_mixed)
+        return super().find() if same and known else None
+
+    def _embed(self, pixels: Tensor) -> tuple[Tensor, Rotary | None]:
+        x, rope = self._pos_embed(self.patch_embed(pixels))
+        return self.norm_pre(x), _rotary(rope, self.num_prefix_tokens)
+
+
+def _rotary(rope: Tensor | None, prefix: int) -> Rotary | None:
+    """timm's table [tokens, 2 * head], sines before cosines."""
+    if rope is None:
+        return None
+    sin, cos = rope.chunk(2, dim=-1)
+    return Rotary(cos, sin, prefix)
+
+
 class Block(WholeBlock, vision_transformer.Block):
     def find(self) -> Rows | None:
         return only_block(self, TIMM)
@@ -59,6 +93,16 @@ class Block(WholeBlock, vision_transformer.Block):
     def forward(self, x: Tensor, **options: object) -> Tensor:
         y = self.run(x, causal=False) if _is_plain(options) else None
         return super().forward(x, **options) if y is None else y
+
+
+class EvaBlock(WholeBlock, eva.EvaBlock):
+    def find(self) -> Rows | None:
+        return only_block(self, TIMM)
+
+    def forward(self, x: Tensor, rope: Tensor | None = None, **options: object) -> Tensor:
+        known = _is_plain(options) and (rope is None or rope.ndim == 2)
+        y = self.run(x, False, _rotary(rope, self.attn.num_prefix_tokens)) if known else None
+        return super().forward(x, rope=rope, **options) if y is None else y
 
 
 def _is_plain(options: dict) -> bool:

@@ -31,6 +31,8 @@ def image(writer: Writer, tower: Any) -> Part:
 
 def text(writer: Writer, tower: Any) -> Part:
     """`CLIP`, of which the text tower is a part, or `TextTransformer`."""
+    if getattr(tower, "cls_emb", None) is not None:
+        raise Undescribed("a class token stands at the end of its texts")
     kind, end = tower._pooling()
     pool = {"kind": "end", "id": end} if kind == "eos" and end is not None else {"kind": kind}
     if kind not in (*_POOLS, "eos"):

@@ -1,4 +1,4 @@
-"""timm's vision transformer."""
+"""timm's vision transformers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def image(writer: Writer, tower: Any) -> Part:
 
 def _pool(writer: Writer, tower: Any) -> tuple[int | None, list[Part]]:
     """The one token that is read, and the step that pools several."""
-    skipped = 0 if tower.pool_include_prefix else tower.num_prefix_tokens
+    every = hasattr(tower, "pool_include_prefix") is False and tower.attn_pool is not None  # Eva's reads all tokens
+    skipped = 0 if every or getattr(tower, "pool_include_prefix", False) else tower.num_prefix_tokens
     if tower.attn_pool is not None:
         if skipped:
             raise Undescribed("its attention pool leaves out the class token")
@@ -57,4 +58,4 @@ def _attention(writer: Writer, pool: Any) -> Part:
     }
 
 
-TOWERS = {"VisionTransformer": image}
+TOWERS = {"VisionTransformer": image, "Eva": image}

@@ -67,9 +67,29 @@ def plain_image(writer: Writer, tower: Any) -> Part:
     }
 
 
+def dinov3_image(writer: Writer, tower: Any) -> Part:
+    """The normed class token; positions are in the blocks."""
+    parts, registers = tower.embeddings, tower.config.num_register_tokens
+    prefix = [parts.cls_token, *([parts.register_tokens] if registers else [])]
+    return {
+        **writer.patches(parts.patch_embeddings, tower.config.image_size),
+        "prefix": [writer.name(token) for token in prefix],
+        "keep": 0,
+        "steps": writer.norms(tower.norm),
+    }
+
+
 def clip_text(writer: Writer, tower: Any) -> Part:
-    end = tower.eos_token_id
-    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if end == _OLD_END else {"kind": "end", "id": end}}
+    old = tower.eos_token_id == _OLD_END
+    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if old else _end(tower)}
+
+
+def metaclip_2_text(writer: Writer, tower: Any) -> Part:
+    return {**_text(writer, tower, True), "pool": _end(tower)}
+
+
+def _end(tower: Any) -> Part:
+    return {"kind": "end", "id": tower.eos_token_id}
 
 
 def siglip_text(writer: Writer, tower: Any) -> Part:
@@ -96,11 +116,14 @@ def after(writer: Writer, module: nn.Module, tower: str) -> list[Part]:
 
 TOWERS = {
     "CLIPVisionModel": clip_image,
+    "MetaClip2VisionModel": clip_image,
     "SiglipVisionModel": siglip_image,
     "ViTModel": plain_image,
     "DeiTModel": plain_image,
     "Dinov2Model": plain_image,
+    "DINOv3ViTModel": dinov3_image,
     "CLIPTextModel": clip_text,
+    "MetaClip2TextModel": metaclip_2_text,
     "SiglipTextModel": siglip_text,
     "Siglip2TextModel": siglip_text,
 }

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ...kernels.cpu import NativeLinear
 from ...modules.convolutions import QPatchEmbed
 from ...modules.layers import QEmbedding, QLinear
-from ...towers.fused import activation, is_norm
+from ...towers.rows import Tower
 from ...towers.transformer import Block
+from ...towers.weights import activation, is_norm, norm_kind
 
 Part = dict[str, Any]
+_INNER = ("q_norm", "k_norm", "attn_norm", "mlp_norm")
 
 
 class Undescribed(Exception):
@@ -57,6 +62,15 @@ class Writer:
         if not is_norm(norm):
             raise Undescribed(f"{type(norm).__name__} is no LayerNorm with weight and bias")
         return {"weight": self.name(norm.weight), "bias": self.name(norm.bias), "eps": norm.eps}
+
+    def block_norm(self, norm: object) -> Part:
+        """A norm within a block, which may be an RMSNorm, and be without a bias."""
+        kind = norm_kind(norm)
+        if kind is None:
+            raise Undescribed(f"{type(norm).__name__} is no LayerNorm or RMSNorm with a weight")
+        bias = getattr(norm, "bias", None)
+        named = {} if bias is None else {"bias": self.name(bias)}
+        return {"weight": self.name(norm.weight), **named, "eps": norm.eps, "kind": kind}
 
     def norms(self, *parts: object) -> list[Part]:
         """The steps of some norms that follow each other; an `nn.Identity` is none."""
@@ -103,20 +117,69 @@ class Writer:
             raise Undescribed(f"the activation {type(act).__name__} is none of the library's")
         return name
 
+    @torch.inference_mode()
+    def rotary(self, tower: Tower, described: Part) -> Part | None:
+        """The tables that the host makes for pictures of the tower's own size; None where it turns nothing.
+
+        Each of their columns follows one axis of the grid of patches, so that one row for each place on an axis is
+        enough: `axes` says which axis, `cos` and `sin` are float32 [longest axis, head], in base 64.
+        """
+        channels, height, width = described["pixels"]
+        down, across = described["patch"]
+        parameter = next(parameter for part in tower.parts for parameter in part.parameters())
+        pixels = parameter.new_zeros(1, channels, height, width)
+        embedded = tower.embed(pixels)
+        tables = embedded[1] if isinstance(embedded, tuple) else None
+        if tables is None:
+            return None
+        grid = [height // down, width // across]
+        cos, sin = (table.float().cpu().numpy() for table in (tables.cos, tables.sin))
+        axes = _axes(cos, sin, grid)
+        if axes is None:
+            raise Undescribed("queries and keys are turned by more than their place on one axis")
+        columns = {name: _along(table, axes, grid) for name, table in (("cos", cos), ("sin", sin))}
+        return {"grid": grid, "prefix": tables.prefix, "axes": axes, **columns}
+
     def block(self, block: Block) -> Part:
         scales = {"ls_1": _factors(block.ls_1), "ls_2": _factors(block.ls_2)}
+        norms = {role: norm for role in _INNER if (norm := getattr(block, role)) is not None}
+        plain = is_norm(block.ln_1) and is_norm(block.ln_2) and not norms and not block.gated
+        plain = plain and block.rotation == "none"
+        norm, fc1 = (self.norm if plain else self.block_norm), [self.linear(one) for one in block.fc1]
         return {
             "heads": block.heads,
-            "ln_1": self.norm(block.ln_1),
+            "ln_1": norm(block.ln_1),
             "qkv": [self.linear(one) for one in block.qkv],
             **({"attention": block.qkv[0].attention} if block.qkv[0].attention != "float" else {}),
             "out_proj": self.linear(block.out_proj),
-            "ln_2": self.norm(block.ln_2),
-            "fc1": self.linear(block.fc1),
+            "ln_2": norm(block.ln_2),
+            # A list wherever there is something that clipq 0.6 and 0.7 do not know: so they refuse to read it.
+            "fc1": fc1[0] if plain else fc1,
             "activation": self.activation(block.act),
             "fc2": self.linear(block.fc2),
             **{key: self.name(factors) for key, factors in scales.items() if factors is not None},
+            **{role: self.block_norm(one) for role, one in norms.items()},
+            **({"gated": True} if block.gated else {}),
+            **({"rotation": block.rotation} if block.rotation != "none" else {}),
         }
+
+
+def _axes(cos: np.ndarray, sin: np.ndarray, grid: list[int]) -> list[int] | None:
+    """For each column of tables [patches, head] the one axis of the grid along which it changes; None if it has two."""
+    if cos.shape != sin.shape or len(cos) != grid[0] * grid[1]:
+        return None
+    both = np.stack([cos, sin]).reshape(2, *grid, -1)
+    fixed = [(both == both[:, :, :1]).all(axis=(0, 1, 2)), (both == both[:, :1]).all(axis=(0, 1, 2))]
+    return None if not (fixed[0] | fixed[1]).all() else [0 if one else 1 for one in fixed[0].tolist()]
+
+
+def _along(table: np.ndarray, axes: list[int], grid: list[int]) -> str:
+    """float32 [longest axis, head] in base 64: what each column is at each place of its axis."""
+    whole = table.reshape(*grid, -1)
+    found = np.zeros((max(grid), len(axes)), np.float32)
+    for column, axis in enumerate(axes):
+        found[: grid[axis], column] = whole[:, 0, column] if axis == 0 else whole[0, :, column]
+    return base64.b64encode(found.tobytes()).decode()
 
 
 def _factors(scale: object) -> Tensor | None:

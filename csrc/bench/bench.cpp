@@ -8,6 +8,10 @@
 #include <string>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "../clipq.h"
 #include "../parallel.h"
 #include "../system.h"
@@ -41,6 +45,11 @@ class Bytes {
   public:
     explicit Bytes(size_t size) : memory_(aligned_memory(size)), size_(size) {
         if (!memory_) std::abort();
+#ifdef MADV_HUGEPAGE
+        constexpr uintptr_t PAGE = 4096;  // large pages, as numpy asks for
+        const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory_.get()) + PAGE - 1) / PAGE * PAGE;
+        if (size >= (size_t(4) << 20)) madvise(reinterpret_cast<void*>(begin), size - PAGE, MADV_HUGEPAGE);
+#endif
         memset(memory_.get(), 0, size);
     }
     uint8_t* data() const { return static_cast<uint8_t*>(memory_.get()); }

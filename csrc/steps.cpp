@@ -30,7 +30,8 @@ Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k) {
 }
 
 int worth_threads(int threads, int64_t products) {
-    return static_cast<int>(at_most(at_least(threads, 1), at_least(products / THREAD_PRODUCTS, 1)));
+    const int64_t most = at_most(threads, at_least(products / THREAD_PRODUCTS, 1));
+    return most <= 1 ? 1 : static_cast<int>(at_most(most, processors()));
 }
 
 bool is_lasting(int64_t products) { return products >= LASTING_PRODUCTS; }

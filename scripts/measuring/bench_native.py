@@ -4,7 +4,7 @@
 
 Builds csrc/bench/ with the library's own flags, and runs towers of random weights by the library's own calls, with a
 clock around each kernel: for each model, number of threads and batch size one line of JSON. Towers, a loop of dot
-products in registers and streams through memory take turns. `--linear` compares the int8 linear with torch's float32 one.
+products in registers and streams through memory take turns. `--linear` compares an int8 linear with torch's float32.
 """
 
 from __future__ import annotations

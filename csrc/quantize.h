@@ -33,22 +33,30 @@ struct NormalizedRow {
 
     NormalizedRow(const Source& source, int64_t row)
         : x(source.x + row * source.ldx), k(source.k), weight(source.weight), bias(source.bias) {
-        Floats sum = {}, squares = {};
+        constexpr int LANES = Isa::LANES, CHAINS = 4;  // sums side by side: one alone waits for each addition
+        Floats sums[CHAINS] = {}, squares[CHAINS] = {};
         int64_t i = 0;
         float rest = 0.0f, middle = 0.0f;
         if (source.centered) {
-            for (; i + Isa::LANES <= k; i += Isa::LANES) sum += load<Floats>(x + i);
+            for (; i + CHAINS * LANES <= k; i += CHAINS * LANES)
+                for (int c = 0; c < CHAINS; c++) sums[c] += load<Floats>(x + i + c * LANES);
+            for (; i + LANES <= k; i += LANES) sums[0] += load<Floats>(x + i);
             for (int64_t j = i; j < k; j++) rest += x[j];
+            const Floats sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
             middle = (sum_of<Isa>(sum) + rest) / static_cast<float>(k);
         }
         mean = splat<Isa>(middle);
-        for (i = 0; i + Isa::LANES <= k; i += Isa::LANES) {
-            const Floats deviation = load<Floats>(x + i) - mean;
-            squares = Isa::fma(deviation, deviation, squares);
-        }
+        const auto add = [&](int64_t at, Floats& to) {
+            const Floats deviation = load<Floats>(x + at) - mean;
+            to = Isa::fma(deviation, deviation, to);
+        };
+        for (i = 0; i + CHAINS * LANES <= k; i += CHAINS * LANES)
+            for (int c = 0; c < CHAINS; c++) add(i + c * LANES, squares[c]);
+        for (; i + LANES <= k; i += LANES) add(i, squares[0]);
+        const Floats square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
         rest = 0.0f;
         for (; i < k; i++) rest += (x[i] - middle) * (x[i] - middle);
-        const float variance = (sum_of<Isa>(squares) + rest) / static_cast<float>(k);
+        const float variance = (sum_of<Isa>(square) + rest) / static_cast<float>(k);
         inverse = splat<Isa>(1.0f / __builtin_sqrtf(variance + source.eps));
     }
 
@@ -87,13 +95,7 @@ struct Quantizer {
         int64_t i = 0;
         for (; i + LANES <= row.k; i += LANES) take(row.whole(i));
         if (i < row.k) take(row.tail(i));
-        Range all = {0.0f, 0.0f, false};
-        for (int l = 0; l < LANES; l++) {
-            all.low = low[l] < all.low ? low[l] : all.low;
-            all.high = high[l] > all.high ? high[l] : all.high;
-            all.has_nan |= nan[l] != 0;
-        }
-        return all;
+        return {folded<Least, float>(low), folded<Largest, float>(high), folded<Least, int32_t>(nan) != 0};
     }
 
     // The scale of a row, NaN if it holds a NaN or an infinity (or its range overflows), and the zero point.

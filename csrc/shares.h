@@ -34,7 +34,7 @@ struct Shares {
             most = v > most ? v : most;
         }
         const Floats rest = before(seen - i) ? load<Floats>(row + i) : none;
-        return folded<float, false>(rest > most ? rest : most);
+        return folded<Largest, float>(rest > most ? rest : most);
     }
 
     // round(2^x) for x <= 15: 2^n times a polynomial fitted by us to a relative error of 7.5e-5.
@@ -73,7 +73,7 @@ struct Shares {
         int64_t i = 0;
         for (; i + PAIRED <= seen; i += PAIRED) put(i, at(i), at(i + LANES));
         if (i < seen) put(i, at(i) & before(seen - i), at(i + LANES) & before(at_least(seen - i - LANES, 0)));
-        const float all = folded<float, true>(__builtin_convertvector(sum, Floats));
+        const float all = folded<Sum, float>(__builtin_convertvector(sum, Floats));
         if (!(top - top == 0.0f)) return __builtin_nanf("");
         return 1.0f / (all <= MOST_SHARES ? all : fewer_bits(row, seen, all));
     }
@@ -90,7 +90,7 @@ struct Shares {
             memcpy(row + i / 2, &fewer, sizeof fewer);
             sum += low + high;
         }
-        return folded<float, true>(__builtin_convertvector(sum, Floats));
+        return folded<Sum, float>(__builtin_convertvector(sum, Floats));
     }
 };
 

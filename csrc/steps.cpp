@@ -30,7 +30,8 @@ Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k) {
 }
 
 int worth_threads(int threads, int64_t products) {
-    return static_cast<int>(at_most(at_least(threads, 1), at_least(products / THREAD_PRODUCTS, 1)));
+    const int64_t most = at_most(threads, at_least(products / THREAD_PRODUCTS, 1));
+    return most <= 1 ? 1 : static_cast<int>(at_most(most, processors()));
 }
 
 bool is_lasting(int64_t products) { return products >= LASTING_PRODUCTS; }
@@ -53,10 +54,12 @@ void multiply(Team& team, const Kernel& kernel, const Linear& job, int64_t m, in
     const int64_t wanted = at_least(int64_t(team.size()) * TASKS_PER_THREAD / row_blocks, 1);
     const int64_t smallest = TASK_PRODUCTS / (rows * kernel.panel_cols * job.k) + 1;
     const int64_t group = at_least((panels - 1) / wanted + 1, smallest), groups = (panels - 1) / group + 1;
+    Linear one = job;
+    one.between = group * (team.size() - 1);
     team.each(row_blocks * groups, [&](int64_t task) {
         const int64_t row = task / groups * rows, panel = task % groups * group;
         const int64_t row_end = at_most(row + rows, m), panel_end = at_most(panel + group, panels);
-        if (row < row_end) kernel.multiply(job, row, row_end, first + panel, first + panel_end);
+        if (row < row_end) kernel.multiply(one, row, row_end, first + panel, first + panel_end);
     });
 }
 

@@ -45,7 +45,8 @@ inline Source plain_rows(const float* x, int64_t ldx, int64_t k) { return {x, ld
 int64_t rows_size(const Kernel& kernel, int64_t m, int64_t k);
 Rows take_rows(Scratch& scratch, const Kernel& kernel, int64_t m, int64_t k);
 
-// From 1 to as many threads as `products` multiplications keep busy.
+// From 1 to as many threads as `products` multiplications keep busy and processors can run: those beyond would only be
+// waited for.
 int worth_threads(int threads, int64_t products);
 bool is_lasting(int64_t products);
 

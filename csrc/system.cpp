@@ -1,12 +1,16 @@
 #include "system.h"
 
 #include <cstdlib>
+#include <thread>
 
 #ifdef _WIN32
 #include <malloc.h>
 #else
 #include <dlfcn.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 #endif
 
 namespace clipq {
@@ -46,6 +50,15 @@ void* shared_symbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
 int process_number() { return getpid(); }
 
 #endif
+
+int processors() {
+#ifdef __linux__
+    cpu_set_t allowed;  // 1024 of them; on a larger machine the call fails
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+    const unsigned all = std::thread::hardware_concurrency();
+    return all ? static_cast<int>(all) : 1;
+}
 
 void pause_briefly() {
 #if defined(__x86_64__)

@@ -20,6 +20,9 @@ void* shared_symbol(const char* name);
 // A number that a forked child does not share with its parent.
 int process_number();
 
+// Processors that this process may run on, at least 1.
+int processors();
+
 // A few cycles in a loop that waits for another core.
 void pause_briefly();
 

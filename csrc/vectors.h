@@ -39,40 +39,52 @@ void store_some(float* to, typename Isa::Floats v, int64_t left) {
     memcpy(to, &v, left >= Isa::LANES ? sizeof v : sizeof(float) * static_cast<size_t>(left));
 }
 
-template <class Isa>
-float sum_of(typename Isa::Floats v) {
-    float all = 0;
-    for (int l = 0; l < Isa::LANES; l++) all += v[l];
-    return all;
-}
+// How the lanes of a vector become one.
+struct Sum {
+    template <class V>
+    static V of(V a, V b) { return a + b; }
+};
+struct Least {
+    template <class V>
+    static V of(V a, V b) { return a < b ? a : b; }
+};
+struct Largest {
+    template <class V>
+    static V of(V a, V b) { return a > b ? a : b; }
+};
 
-// The largest or the sum of N values, a half with a half.
-template <class T, int N>
+// N values as one, a half with a half.
+template <class Join, class T, int N>
 struct Folded {
     typedef T Half __attribute__((vector_size(sizeof(T) * N / 2)));
 
-    template <bool SUM>
     static T of(const T* from) {
         Half a, b;
         memcpy(&a, from, sizeof a);
         memcpy(&b, from + N / 2, sizeof b);
-        const Half both = SUM ? a + b : a > b ? a : b;
+        const Half both = Join::of(a, b);
         T values[N / 2];
         memcpy(values, &both, sizeof both);
         if constexpr (N > 4)
-            return Folded<T, N / 2>::template of<SUM>(values);
+            return Folded<Join, T, N / 2>::of(values);
         else
-            return SUM ? values[0] + values[1] : values[0] > values[1] ? values[0] : values[1];
+            return Join::of(values[0], values[1]);
     }
 };
 
-// The largest lane of `v`, or the sum of all. Not inline: there GCC keeps the vector in memory throughout the loop before
-// it, at half the speed.
-template <class T, bool SUM, class Vector>
+// The lanes of `v` as one. Not inline: there GCC keeps the vector in memory throughout the loop before it, at half the
+// speed.
+template <class Join, class T, class Vector>
 __attribute__((noinline)) T folded(Vector v) {
-    T each[sizeof v / sizeof(T)];
+    constexpr int LANES = sizeof v / sizeof(T);
+    T each[LANES];
     memcpy(each, &v, sizeof v);
-    return Folded<T, sizeof v / sizeof(T)>::template of<SUM>(each);
+    return Folded<Join, T, LANES>::of(each);
+}
+
+template <class Isa>
+float sum_of(typename Isa::Floats v) {
+    return folded<Sum, float>(v);
 }
 
 // Adding 1.5 * 2^23 to |v| < 2^22 rounds it to the nearest whole number, ties to even, in the low bits of the sum:

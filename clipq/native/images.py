@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from . import steps
+from .arrays import empty
 from .rotary import axial
 from .stacks import Stack
 from .tensors import Tensors
 
 _IMAGES = 16  # pictures cut into patches at a time: memory is bounded by them
+_ROWS = 8192  # tokens that go through a tower at a time, or _IMAGES pictures where they are more: so is theirs
 _MOST_SIDE = 1 << 13
 
 
@@ -74,6 +76,15 @@ class ImageTower:
 
     def __call__(self, pixels: np.ndarray, threads: int) -> np.ndarray:
         """float32 [batch, channels, height, width] of `shape` to [batch, outputs]."""
+        most = max(_IMAGES, _ROWS // self._stem.tokens)
+        if len(pixels) <= most:
+            return self._some(pixels, threads)
+        y = empty(len(pixels), self.outputs)
+        for i in range(0, len(pixels), most):
+            y[i : i + most] = self._some(pixels[i : i + most], threads)
+        return y
+
+    def _some(self, pixels: np.ndarray, threads: int) -> np.ndarray:
         rows = self._stem(np.ascontiguousarray(pixels, np.float32), threads)
         offsets = np.arange(0, len(rows) + 1, self._stem.tokens, dtype=np.int64)
         keep = None if self._keep is None else offsets[:-1] + self._keep

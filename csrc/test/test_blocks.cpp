@@ -1,6 +1,7 @@
 // clipq_run_blocks against the same steps one by one, on every path of this processor: equal bits.
 #include <cstring>
 
+#include "../stack.h"
 #include "stacks.h"
 
 namespace {
@@ -113,6 +114,34 @@ bool poison_stays(int path, Random& random, Stack stack, const Values& full) {
     return any;
 }
 
+// However many sequences a call has, what goes through the blocks together is one of them or a few short ones: the
+// memory between the steps follows from that. And every sequence is in one group, in order, with its kept rows.
+bool plan_is_bounded(int path, Random& random) {
+    const Stack stack(random, 1, 1, 1, 1);
+    const Packed packed = stack.blocks[0].packed(path);
+    const uint8_t* block = packed.data();
+    const int64_t batch = random.from_to(1, 300), longest = random.from_to(1, 1100);
+    const std::vector<int64_t> offsets = random.offsets(batch, longest);
+    std::vector<int64_t> keep;
+    for (int64_t i = 0; i < batch; i++)
+        if (random.chance(2)) keep.push_back(offsets[static_cast<size_t>(i)]);
+    keep.reserve(1);
+    std::vector<float> y(static_cast<size_t>(offsets.back()));
+    const Call call = {&block, 1, nullptr, {offsets.data(), batch}, false, keep.data(),
+                       static_cast<int64_t>(keep.size()), y.data(), usable_kernel(path)};
+    const Plan found = plan(call, static_cast<int>(random.from_to(1, 9)));
+    int64_t sequences = 0, kept = 0;
+    for (const auto* groups : {&found.alone, &found.shared})
+        for (const Group& group : *groups) {
+            if (group.sequences.rows() > at_least(longest, groups == &found.alone ? 200 : 800)) return false;
+            if (group.sequences.offsets != offsets.data() + sequences || group.keep != keep.data() + kept) return false;
+            if (group.y != y.data() + kept * call.block(0).width) return false;
+            sequences += group.sequences.count;
+            kept += group.kept;
+        }
+    return sequences == batch && kept == static_cast<int64_t>(keep.size());
+}
+
 Stack make_stack(Random& random) {
     const int64_t heads = random.from_to(1, 3), dim = random.size(24);
     // Now and then more rows than go through the stack at a time.
@@ -133,6 +162,7 @@ int main(int argc, char** argv) {
             report.check(same(full, step_by_step(path, stack)), "a stack of blocks", path);
             report.check(kept_rows_are_right(path, stack, full, keep), "kept rows", path);
             report.check(poison_stays(path, random, stack, full), "a poisoned sequence", path);
+            report.check(plan_is_bounded(path, random), "a plan", path);
         }
     });
     for (const int path : supported_paths())

@@ -80,6 +80,10 @@ int main(int argc, char** argv) {
     seeds.cases = at_least(seeds.cases / 100, 1);
     const std::vector<NamedKernel> kernels = testable_kernels();
     Report report;
+    const int all = processors();
+    report.check(all >= 1 && worth_threads(1000, INT64_MAX) == at_most(all, 1000) && worth_threads(1000, 0) == 1 &&
+                     worth_threads(1, INT64_MAX) == 1 && worth_threads(-1, INT64_MAX) == 1,
+                 "threads beyond the processors", "every kernel");
     seeds.each(report, [&](const Random& random) {
         for (const auto& [name, kernel] : kernels)
             check(report, [&, kernel = kernel](int threads) { return on_a_team(*kernel, threads, random); },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import clipq
 from clipq.errors import CheckpointError, ClipqError, DataError, UnknownNameError
 from clipq.inputs.folders import pictures
 from clipq.models import Model
-from clipq.native import library
+from clipq.native import images, library
 from clipq.resources import resource
 from clipq.runtime import load
 
@@ -167,6 +168,7 @@ def test_an_altered_file_is_refused(tmp_path):
 def test_no_torch_is_imported(tmp_path):
     code = f"""
 import sys
+import tracemalloc
 import clipq.runtime
 assert not any(name in sys.modules for name in ("numpy", "PIL")), "import costs something"
 model = clipq.runtime.load({str(TINY)!r})
@@ -184,3 +186,23 @@ def test_tokenizer_of_a_hugging_face_model(tiny, tmp_path):
     runtime = load(clipq.save(model, tmp_path / "m.safetensors"), towers="text")
     texts = ["a photo of a dog", "dog"]
     assert cosine(runtime.encode_text(texts), model.encode_text(texts).numpy()) > 0.999999
+
+
+def test_memory_follows_a_few_pictures_and_not_the_batch(both, monkeypatch):
+    _, runtime = both
+    x = np.random.default_rng(0).standard_normal((32, 3, 224, 224), np.float32)
+    at_once = runtime.encode_image(x)
+    monkeypatch.setattr(images, "_IMAGES", 4)
+    monkeypatch.setattr(images, "_ROWS", 1)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            assert np.array_equal(runtime.encode_image(x[:count]), at_once[:count])
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many, one = peak(4), peak(32), at_once[0].nbytes
+    assert few > 4 * 192 * 4 * 50  # what lies between the steps is counted
+    assert many < few + 40 * one + 100_000

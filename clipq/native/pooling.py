@@ -71,7 +71,10 @@ def described_pool(tensors: Tensors, table: Mapping[str, Any], width: int) -> At
     q = steps.Linear(tensors.matrix(tensors.part(table, "q"), width, width))
     fc1 = tensors.matrix(tensors.part(table, "fc1"), -1, width)
     fc2 = steps.Linear(tensors.matrix(tensors.part(table, "fc2"), width, len(fc1.weight)))
-    norm, activation = tensors.norm(tensors.part(table, "norm"), width), tensors.one_of(table, "activation", ACTIVATIONS)
+    norm, activation = (
+        tensors.norm(tensors.part(table, "norm"), width),
+        tensors.one_of(table, "activation", ACTIVATIONS),
+    )
     return AttentionPool(
         heads,
         np.ascontiguousarray(q(query, 1)[0]),  # the same for every picture

@@ -184,19 +184,19 @@ def _parts(block: Block) -> tuple[object, ...]:
 def _weights(block: Block) -> native.Block | None:
     """The tensors of a block, or None if it is not one that the library computes exactly as its modules do."""
     linears, act = _linears(block), activation(block.act)
-    norms = [_norm(part) for part in (block.ln_1, block.ln_2)]
+    norms = [as_norm(part) for part in (block.ln_1, block.ln_2)]
     scales = [_layer_scale(part) for part in (block.ls_1, block.ls_2)]
     if act is None or None in norms or any(scale is False for scale in scales) or not _run_alike(linears):
         return None
     return native.Block(
         heads=block.heads,
         ln_1=norms[0],
-        qkv=_matrix(*block.qkv),
-        out_proj=_matrix(block.out_proj),
+        qkv=as_matrix(*block.qkv),
+        out_proj=as_matrix(block.out_proj),
         ln_2=norms[1],
-        fc1=_matrix(block.fc1),
+        fc1=as_matrix(block.fc1),
         activation=act,
-        fc2=_matrix(block.fc2),
+        fc2=as_matrix(block.fc2),
         ls_1=scales[0],
         ls_2=scales[1],
     )
@@ -238,7 +238,7 @@ def is_norm(part: object) -> bool:
     return len(part.normalized_shape) == 1
 
 
-def _norm(part: object) -> native.Norm | None:
+def as_norm(part: object) -> native.Norm | None:
     return native.Norm(as_floats(part.weight), as_floats(part.bias), part.eps) if is_norm(part) else None
 
 
@@ -250,7 +250,7 @@ def _layer_scale(part: object) -> numpy.ndarray | None | bool:
     return as_floats(scale) if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
 
 
-def _matrix(*linears: QLinear) -> native.Matrix:
+def as_matrix(*linears: QLinear) -> native.Matrix:
     weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])

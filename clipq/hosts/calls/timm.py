@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from timm.layers import Mlp, attention_pool
 from timm.models import vision_transformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...towers.calls import WholeBlock, WholeTower, is_pixels
+from ...towers.calls import WholeBlock, WholePool, WholeTower, is_pixels
 from ...towers.finding import blocks_of, only_block
+from ...towers.pools import Pool
 from ...towers.rows import Tower, run_image, run_tokens
 from ...towers.transformer import Block as Rows
 from ..tables import TIMM
+from .pools import mlp_of, whole
 
 
 class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
@@ -59,6 +62,28 @@ class Block(WholeBlock, vision_transformer.Block):
     def forward(self, x: Tensor, **options: object) -> Tensor:
         y = self.run(x, causal=False) if _is_plain(options) else None
         return super().forward(x, **options) if y is None else y
+
+
+class AttentionPoolLatent(WholePool, attention_pool.AttentionPoolLatent):
+    def settings(self) -> object:
+        return self.pool, self.latent_len, self.pos_embed is None, self.num_heads
+
+    def find(self) -> Pool | None:
+        bare = nn.Identity
+        plain = self.latent_len == 1 and self.pool in ("token", "avg") and self.pos_embed is None
+        if not plain or type(self.q_norm) is not bare or type(self.k_norm) is not bare:
+            return None
+        q, kv, proj, mlp = None if type(self.q) is bare else whole(self.q), whole(self.kv), whole(self.proj), None
+        if self.mlp is not None:
+            if type(self.mlp) is not Mlp or type(self.mlp.norm) is not bare:
+                return None
+            mlp = mlp_of(self.norm, self.mlp.fc1, self.mlp.act, self.mlp.fc2)
+        complete = kv and proj and (q or type(self.q) is bare) and (mlp or self.mlp is None)
+        return Pool(self.num_heads, lambda: self.latent, q, kv, proj, mlp) if complete else None
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        y = self.run(x) if attn_mask is None else None
+        return super().forward(x, *(() if attn_mask is None else (attn_mask,))) if y is None else y
 
 
 def _is_plain(options: dict) -> bool:

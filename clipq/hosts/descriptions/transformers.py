@@ -32,25 +32,7 @@ def siglip_image(writer: Writer, tower: Any) -> Part:
         "prefix": [],
         "positions": writer.positions(parts.position_embedding.weight, 0),
         "keep": None,
-        "steps": [*writer.norms(tower.post_layernorm), {"attention": _attention(writer, tower.head)}],
-    }
-
-
-def _attention(writer: Writer, head: Any) -> Part:
-    attention = head.attention
-    if not hasattr(attention, "in_proj"):
-        raise Undescribed("the attention of its pooling head is not int8")
-    width = head.probe.shape[-1]
-    return {
-        "heads": attention.num_heads,
-        "query": writer.name(head.probe),
-        "q": writer.rows(attention.in_proj, 0, width),
-        "kv": writer.rows(attention.in_proj, width, 3 * width),
-        "proj": writer.linear(attention.out_proj),
-        "norm": writer.norm(head.layernorm),
-        "fc1": writer.linear(head.mlp.fc1),
-        "activation": writer.activation(head.mlp.activation_fn),
-        "fc2": writer.linear(head.mlp.fc2),
+        "steps": [*writer.norms(tower.post_layernorm), {"attention": writer.pool(tower.head)}],
     }
 
 

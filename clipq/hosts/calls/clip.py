@@ -11,10 +11,9 @@ from transformers.models.clip import modeling_clip as host
 
 from ...towers.calls import is_pixels
 from ...towers.rows import Tower, run_in_two, run_tokens
+from ..transformers import end_of_text
 from .outputs import unfinished
 from .transformers import Layer, Pretrained, TextModel, embed_pixels
-
-_OLD_END = 2  # a CLIP saved with this end-of-text id, which is wrong, is pooled at its largest id
 
 
 class CLIPVisionModel(Pretrained, host.CLIPVisionModel):
@@ -54,8 +53,8 @@ class CLIPTextModel(TextModel, host.CLIPTextModel):
         return Tower(blocks, self.embed_rows, self.final_layer_norm, parts, self._end_of_text, True, context, known)
 
     def _end_of_text(self, ids: Tensor) -> Tensor:
-        end = self.eos_token_id
-        return ids.argmax(dim=-1) if end == _OLD_END else (ids == end).int().argmax(dim=-1)
+        end = end_of_text(self)
+        return ids.argmax(dim=-1) if end is None else (ids == end).int().argmax(dim=-1)
 
 
 class CLIPTextModelWithProjection(TextModel, host.CLIPTextModelWithProjection):

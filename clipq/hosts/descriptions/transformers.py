@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from ..transformers import end_of_text
 from .writing import Part, Undescribed, Writer
-
-_OLD_END = 2  # see clipq/hosts/calls/clip.py
 
 
 def clip_image(writer: Writer, tower: Any) -> Part:
@@ -50,8 +49,8 @@ def plain_image(writer: Writer, tower: Any) -> Part:
 
 
 def clip_text(writer: Writer, tower: Any) -> Part:
-    end = tower.eos_token_id
-    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if end == _OLD_END else {"kind": "end", "id": end}}
+    end = end_of_text(tower)
+    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if end is None else {"kind": "end", "id": end}}
 
 
 def siglip_text(writer: Writer, tower: Any) -> Part:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .errors import ClipqError, DataError, QuantizationError
 from .hosts import Host, embedder, find_host
 from .inputs.borders import batch_of, check_ids, check_pixels, pictures
-from .inputs.given import fill, open_picture, prompts, strings
+from .inputs.given import LOGIT_SCALE, fill, open_picture, prompts, strings
 from .inputs.preprocessing import Preprocess, build_preprocess
 from .inputs.processors import read_processor
 from .inputs.scaling import DECODE, smallest_of
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _BATCH = 256  # rows encoded at a time: more are no faster, and take memory
 _PICTURES = 64  # opened and preprocessed at a time
-_LOGIT_SCALE = 100.0  # CLIP clips its learned scale at 100, and zero-shot evaluation uses 100
 
 
 class Model(ModuleLike):
@@ -171,7 +170,7 @@ class Model(ModuleLike):
         texts = [fill(form, name) for name in names for form in forms]
         encoded = self.encode_text(texts, normalize=True)
         classes = F.normalize(encoded.view(len(names), len(forms), -1).mean(dim=1), dim=-1)
-        return (_LOGIT_SCALE * encoded_images @ classes.T).softmax(dim=-1)
+        return (LOGIT_SCALE * encoded_images @ classes.T).softmax(dim=-1)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of what the model computes with: its tensors and its schemes."""

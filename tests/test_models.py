@@ -197,13 +197,14 @@ def test_pictures_are_what_their_pixels_are(tmp_path):
     assert torch.allclose(model.encode_image([model.preprocess(image)] * 2), expected.expand(2, -1), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "off"), [("open_clip CLIP", 0.0), ("transformers SigLIP", 5e-7)])
-def test_long_calls_have_the_bits_of_short_ones(name, off):
-    """SigLIP's pool is torch's, whose GELU takes the tail of each thread's share through other instructions."""
+@pytest.mark.parametrize("name", ["open_clip CLIP", "transformers SigLIP"])
+@pytest.mark.parametrize("seed", range(3))
+def test_long_calls_have_the_bits_of_short_ones(name, seed):
     model = clipq.quantize(Model(build(name)))
+    torch.manual_seed(seed)
     pixels, ids = torch.randn(300, 3, 32, 32), torch.randint(2, 90, (600, 16))
     parts = [model.encode_image(part) for part in pixels.split(100)]
-    assert torch.allclose(model.encode_image(pixels), torch.cat(parts), rtol=0, atol=off)
+    assert torch.equal(model.encode_image(pixels), torch.cat(parts))
     parts = [model.encode_text(part, normalize=True) for part in ids.split(100)]
     assert torch.equal(model.encode_text(ids, normalize=True), torch.cat(parts))
 

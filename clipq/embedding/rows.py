@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..description import described_model, identity
-from ..errors import DataError, ResultError, SchemeError, unknown_name
+from ..errors import DataError, ResultError, SchemeError
 from ..inputs.images import decode
 from ..inputs.listing import Inputs
 from ..inputs.scaling import smallest_of
 from ..matrices.embeddings import Embeddings, described_vectors
 from ..matrices.reading import read_ranges
-from ..vectors.codes import DTYPES, KINDS, quantize
+from ..vectors.codes import kind_named, quantize
 from ..vectors.defaults import default_ranges
 from ..vectors.ranges import Ranges
 from ..version import VERSION
@@ -44,9 +44,7 @@ def frozen_ranges(
     model: Model, tower: str, normalize: bool, dtype: str, given: Ranges | str | os.PathLike[str] | None
 ) -> Ranges | None:
     """The frozen ranges, found and checked before the work; `None` for a dtype that has none."""
-    if dtype not in KINDS:
-        raise unknown_name("dtype", dtype, DTYPES)
-    if not KINDS[dtype].ranged:
+    if not kind_named(dtype).ranged:
         if given is not None:
             raise SchemeError(f"{dtype} vectors have no ranges; leave ranges out, or choose int8 or ubinary.")
         return None

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from ..arithmetic.specs import QuantSpec
 from ..errors import ExportError
 from ..hosts.base import host_class
 from ..hosts.transformers import TransformersHost, own_config
-from ..inputs import portable
 from ..models import Model
 from ..modules.layers import QEmbedding, QLinear, QuantizedModule
 from ..modules.state import weights
 from ..resources import atomic_path, json_text
+from .layouts import hugging_face
 
 _FILE = "model.safetensors"
 _KINDS = (QLinear, QEmbedding)
@@ -39,7 +40,8 @@ def write_compressed(model: Model, folder: Path) -> dict[str, str]:
 
     Returns the modules that are quantized in `model` and fp16 in the folder, by name, and why. `config.json` says
     float32, in which the rest is computed: `from_pretrained(folder, dtype=...)` asks for another type.
-    Raises `ExportError` for a model of another library, and where nothing can be kept as integers.
+    Raises `ExportError` for a model of another library or a tokenizer that transformers' files cannot say, and where
+    nothing can be kept as integers.
     """
     if model.host.name != "transformers":
         raise ExportError(
@@ -56,10 +58,11 @@ def write_compressed(model: Model, folder: Path) -> dict[str, str]:
             f"nothing of this model can be kept in integers by compressed-tensors: {why}. Precisions that can: int8, "
             "int8-symmetric, int8-static, int8-weight-only, fp8, int4, w4a8."
         )
+    texts = {"config.json": json_text(_config(model, kept)), **hugging_face(model, model.towers)}
     tensors = _tensors(model, kept)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / _FILE, tensors)
-    for name, text in {"config.json": json_text(_config(model, kept)), **_companions(model)}.items():
+    for name, text in texts.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return reasons
@@ -231,7 +234,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _config(model: Model, kept: Mapping[str, QuantizedModule]) -> dict[str, Any]:
-    values = own_config(model.config)
+    values = deepcopy(own_config(model.config))
     for part in (values, *(values[key] for key in _TOWERS if isinstance(values.get(key), dict))):
         part["dtype"] = "float32"
     for key, prefix in _TOWERS.items():
@@ -271,10 +274,3 @@ def _quantization(model: Model, kept: Mapping[str, QuantizedModule], prefix: str
 def _either(name: str, prefix: str) -> str:
     """A pattern for `name` with and without `prefix`: a class of one tower calls its modules the one or the other."""
     return f"re:^({re.escape(prefix)})?{re.escape(name.removeprefix(prefix))}$"
-
-
-def _companions(model: Model) -> dict[str, str]:
-    files = {}
-    if model.preprocessing:
-        files["preprocessor_config.json"] = json_text(portable.image_processor(model.preprocessing))
-    return {**files, **(portable.tokenizer_files(model.tokenizer_spec) if model.tokenizer_spec else {})}

@@ -62,8 +62,8 @@ def samples(model: Model, towers: Sequence[str], given: Any = None) -> dict[str,
         if source is None and not _reads(model, tower):
             found[tower] = _made_up(model, tower)
         else:
-            whole = torch.cat(list(inputs_of(model, [tower], None if source is None else {tower: source})[tower]))
-            found[tower] = whole[:: max(1, len(whole) // SAMPLES)][:SAMPLES].cpu()
+            batches = inputs_of(model, [tower], None if source is None else {tower: source}, most=SAMPLES)[tower]
+            found[tower] = torch.cat(list(batches)).cpu()
     return found
 
 

@@ -59,8 +59,11 @@ def _suffix(model: Model, tower: str) -> str:
     return "_q4" if scheme.weights.bits == 4 else "_quantized"
 
 
-def _hugging_face(model: Model, towers: Sequence[str]) -> Files:
-    """preprocessor_config.json and the tokenizer's files, as far as the model came with them."""
+def hugging_face(model: Model, towers: Sequence[str]) -> Files:
+    """preprocessor_config.json and the tokenizer's files, as far as the model came with them.
+
+    Raises `ExportError` for a tokenizer that these files cannot say.
+    """
     files: Files = {}
     if "image" in towers and model.preprocessing:
         files["preprocessor_config.json"] = json_text(image_processor(model.preprocessing))
@@ -85,7 +88,7 @@ def _tokenizer(model: Model) -> Files:
 
 
 def _transformers_js(model: Model, towers: Sequence[str]) -> Files:
-    return {**_hugging_face(model, towers), "config.json": json_text(_config(model))}
+    return {**hugging_face(model, towers), "config.json": json_text(_config(model))}
 
 
 def _config(model: Model) -> dict[str, Any]:
@@ -112,8 +115,8 @@ def _immich(model: Model, towers: Sequence[str]) -> Files:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "plain": Layout("image and text in one folder", {"image": "image", "text": "text"}, INPUTS, OUTPUTS, _hugging_face),
-    "together": Layout("both towers in one graph", {"image": "model", "text": "model"}, INPUTS, OUTPUTS, _hugging_face),
+    "plain": Layout("image and text in one folder", {"image": "image", "text": "text"}, INPUTS, OUTPUTS, hugging_face),
+    "together": Layout("both towers in one graph", {"image": "model", "text": "model"}, INPUTS, OUTPUTS, hugging_face),
     "immich": Layout(
         "as Immich's machine learning reads it",
         {"image": "visual/model", "text": "textual/model"},

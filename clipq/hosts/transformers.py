@@ -16,6 +16,7 @@ _ONE_SIZE = ("clip", "metaclip_2", "siglip", "vit", "deit")
 _IMAGE = ("vision_model", "visual_projection")
 _TEXT = ("text_model", "text_projection")
 _OF_FILES = ("quantization_config", "transformers_weights", "clipq_version")
+_WRONG_END = 2  # of CLIPs that were saved before transformers knew better
 _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
 
 
@@ -125,6 +126,11 @@ class TransformersHost(Host):
 def own_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers itself writes of a configuration that `TransformersHost.config` gave: without the class."""
     return {key: value for key, value in config.items() if key != "class"}
+
+
+def end_of_text(tower: Any) -> int | None:
+    """The id at whose first place a CLIP's text is read; None where it is read at its largest id."""
+    return None if tower.eos_token_id == _WRONG_END else tower.eos_token_id
 
 
 def _embedder(module: nn.Module) -> nn.Module:

@@ -16,6 +16,8 @@ from ..errors import DataError
 from .images import unlike_a_file
 from .scaling import Smallest
 
+LOGIT_SCALE = 100.0
+"""Of zero-shot classification: CLIP clips its learned scale at 100, and evaluations use 100."""
 _PLACE = re.compile(r"\{c?\}")
 
 

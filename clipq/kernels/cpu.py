@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..native import library
+from ..native.steps import Linear
 from . import native, ops
 from .weights import LinearWeights
 
@@ -30,6 +31,11 @@ class NativeLinear:
     def fits(weights: LinearWeights) -> bool:
         by_rows = weights.static or (weights.activations is not None and weights.activations.granularity == "token")
         return weights.integer_rows and by_rows and weights.shape[1] <= library.MAX_INPUTS
+
+    @property
+    def step(self) -> Linear:
+        """The same linear over numpy's arrays, with the same packed bytes."""
+        return self._packed.step
 
     def __call__(self, x: Tensor) -> Tensor:
         if ops.traced(x):

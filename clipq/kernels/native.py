@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from ..errors import QuantizationError
-from ..native.library import BAD_SIZE, MAX_INPUTS, PATHS, check, load, resolved
+from ..native.blocks import Matrix
+from ..native.library import BAD_SIZE, PATHS, check, load, resolved
+from ..native.steps import Linear
 
 
 class PackedLinear:
@@ -17,6 +19,7 @@ class PackedLinear:
     `clipq.arithmetic.functional`. `static`: scale and zero point for all rows; scale 0: each row has its own.
     `path` forces one of `supported_paths()`. Sums are exact int32; scales and bias are applied in float32,
     with the same bits on every path and for every number of threads. A row with a NaN or an infinity becomes all NaN.
+    `step`: the same linear over numpy's arrays, with the same packed bytes.
     Raises `UnknownNameError` for a path that cannot run here, `QuantizationError` for tensors that do not fit together.
     """
 
@@ -29,21 +32,13 @@ class PackedLinear:
         path: str | None = None,
         static: tuple[float, int] = (0.0, 0),
     ):
-        library = load()
-        self.path = resolved(path)
         self.symmetric, self.static = symmetric, static
         self.out_features, self.in_features = _shape_of(qweight)
         self.scale = _per_channel("weight_scale", weight_scale, self.out_features)
         self.bias = None if bias is None else _per_channel("bias", bias, self.out_features)
-        self.index = PATHS.index(self.path)
-        size = library.clipq_packed_size(self.index, self.out_features, self.in_features)
-        if size == 0:
-            raise QuantizationError(
-                f"a weight {list(qweight.shape)} has too many inputs for exact int32 sums ({MAX_INPUTS})."
-            )
-        self.packed = torch.empty(size, dtype=torch.uint8)
-        rows = qweight.detach().contiguous()
-        check(library.clipq_pack(self.index, rows.data_ptr(), *rows.shape, self.packed.data_ptr()))
+        arrays = (qweight.detach().numpy(), self.scale.numpy(), None if bias is None else self.bias.numpy())
+        self.step = Linear(Matrix(*arrays, *static, symmetric), path)
+        self.path, self.index, self.packed = self.step.path, self.step.index, torch.from_numpy(self.step.packed)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., in] of any float dtype to [..., out] of the same; computed in float32."""

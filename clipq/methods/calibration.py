@@ -36,6 +36,7 @@ Calibration = Any
 
 MOST_PICTURES = 128
 MOST_TEXTS = 512
+_MOST = {"image": MOST_PICTURES, "text": MOST_TEXTS}
 _BATCH = 32
 
 
@@ -47,14 +48,16 @@ def inputs_for(model: Any, schemes: Mapping[str, Scheme], calibration: Calibrati
     return inputs_of(model, [tower for tower, scheme in schemes.items() if is_calibrated(scheme)], calibration)
 
 
-def inputs_of(model: Any, towers: Sequence[str], calibration: Calibration) -> dict[str, Sequence[Tensor]]:
-    """Batches for each of `towers`; otherwise as `inputs_for`."""
+def inputs_of(
+    model: Any, towers: Sequence[str], calibration: Calibration, most: int | None = None
+) -> dict[str, Sequence[Tensor]]:
+    """Batches for each of `towers`, of at most `most` inputs in all; otherwise as `inputs_for`."""
     given = _by_tower(towers, calibration)
     for source in given.values():
         refuse_held_out(source)
     readers = {"image": _pixels, "text": _ids}
     device = next(getattr(model, "module", model).parameters()).device
-    found = {tower: readers[tower](model, given.get(tower)) for tower in towers}
+    found = {tower: readers[tower](model, given.get(tower), most or _MOST[tower]) for tower in towers}
     return {tower: [batch.to(device) for batch in whole.split(_BATCH)] for tower, whole in found.items()}
 
 
@@ -88,33 +91,33 @@ def _by_tower(towers: Sequence[str], calibration: Calibration) -> Mapping[str, A
     return calibration
 
 
-def _pixels(model: Any, source: Any) -> Tensor:
-    """[n, channels, height, width], at most `MOST_PICTURES`."""
+def _pixels(model: Any, source: Any, most: int) -> Tensor:
+    """[n, channels, height, width], at most `most`."""
     if isinstance(source, Tensor):
-        return _checked(model, source[spread(len(source), MOST_PICTURES)])
+        return _checked(model, source[spread(len(source), most)])
     if source is None:
-        return _preprocessed(model, default_pictures())
+        return _preprocessed(model, default_pictures(), most)
     if is_dataset(source):
-        return _preprocessed(model, dataset_pictures(source))
+        return _preprocessed(model, dataset_pictures(source), most)
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        return _preprocessed(model, folders.pictures(source).entries)
+        return _preprocessed(model, folders.pictures(source).entries, most)
     if isinstance(source, Iterable) and not isinstance(source, (str, bytes, Sequence)):
-        return _checked(model, _from_batches(source))
+        return _checked(model, _from_batches(source, most))
     found = borders.pictures(source)
-    return _pixels(model, found) if isinstance(found, Tensor) else _preprocessed(model, found)
+    return _pixels(model, found, most) if isinstance(found, Tensor) else _preprocessed(model, found, most)
 
 
-def _from_batches(batches: Iterable[Any]) -> Tensor:
+def _from_batches(batches: Iterable[Any], most: int) -> Tensor:
     """The first images of batches of them."""
     found, count = [], 0
     for batch in batches:
         found.append(images_of(batch))
         count += len(found[-1])
-        if count >= MOST_PICTURES:
+        if count >= most:
             break
     if not found:
         raise DataError("the calibration data has no batches; give at least one image.")
-    return torch.cat(found)[:MOST_PICTURES]
+    return torch.cat(found)[:most]
 
 
 def images_of(batch: Any) -> Tensor:
@@ -134,12 +137,12 @@ def _checked(model: Any, pixels: Tensor) -> Tensor:
     return pixels.float()
 
 
-def _preprocessed(model: Any, pictures: Sequence[Any]) -> Tensor:
+def _preprocessed(model: Any, pictures: Sequence[Any], most: int) -> Tensor:
     if not pictures:
         raise DataError("the calibration data holds no picture; give at least one.")
     preprocess = getattr(model, "preprocess", None) or _preprocess_of(model)
     pixels, unreadable = [], []
-    for place in spread(len(pictures), MOST_PICTURES):
+    for place in spread(len(pictures), most):
         try:
             pixels.append(preprocess(opened(pictures[place])))
         except (OSError, DataError) as error:
@@ -179,15 +182,15 @@ def _preprocess_of(module: Any) -> Any:
     return build_preprocess(settings)
 
 
-def _ids(model: Any, source: Any) -> Tensor:
-    """int64 [n, tokens], at most `MOST_TEXTS`."""
+def _ids(model: Any, source: Any, most: int) -> Tensor:
+    """int64 [n, tokens], at most `most`."""
     if isinstance(source, Tensor):
         module = getattr(model, "module", model)
         host = find_host(module)
         borders.check_ids(source, host.context_length(module), host.vocabulary(module))
-        return source[spread(len(source), MOST_TEXTS)].long()
+        return source[spread(len(source), most)].long()
     if source is None:
-        texts = default_texts(MOST_TEXTS)
+        texts = default_texts(most)
     elif is_dataset(source):
         texts = given.strings(dataset_texts(source))
     elif isinstance(source, (str, os.PathLike)):
@@ -200,7 +203,7 @@ def _ids(model: Any, source: Any) -> Tensor:
         raise QuantizationError(
             f"this {type(model).__name__} has no tokenizer; give token ids [n, tokens], or quantize a clipq.Model."
         )
-    return model.tokenizer([texts[place] for place in spread(len(texts), MOST_TEXTS)])
+    return model.tokenizer([texts[place] for place in spread(len(texts), most)])
 
 
 def lines_of(path: Path) -> list[str]:

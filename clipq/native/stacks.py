@@ -9,7 +9,7 @@ import numpy as np
 
 from . import steps
 from .blocks import Rotary, addresses, pack_block, run_blocks
-from .pooling import AttentionPool
+from .pooling import described_pool
 from .tensors import Tensors
 
 Step = Callable[[np.ndarray, int, int], np.ndarray]
@@ -70,7 +70,7 @@ def _step(tensors: Tensors, table: Any, width: int, tokens: int) -> tuple[Step, 
         linear = _float_linear(tensors, table["linear"], width)
         return lambda rows, batch, threads: linear(rows, threads), linear.outputs, tokens
     if kind == "attention":
-        return AttentionPool(tensors, table["attention"], width), width, 1
+        return described_pool(tensors, table["attention"], width), width, 1
     raise tensors.wrong(f"a step after the blocks is {table!r:.60}; known are norm, mean, linear and attention")
 
 

@@ -13,43 +13,45 @@ _LANES = 16  # csrc/kernel.h: WIDEST
 
 
 class Linear:
-    """y = activation(x @ weight.T + bias) with int8 weights and rows quantized as `matrix` says, packed for `path`."""
+    """y = activation(x @ weight.T + bias) with int8 weights and rows quantized as `matrix` says, packed for `path`.
 
-    def __init__(self, matrix: Matrix, activation: str = "none", path: str | None = None):
-        library, self._path = load(), PATHS.index(resolved(path))
-        self._matrix = matrix
+    Raises `UnknownNameError` for a path that cannot run here, `QuantizationError` for rows that are too long.
+    """
+
+    def __init__(self, matrix: Matrix, path: str | None = None):
+        library, self.path = load(), resolved(path)
+        self.index = PATHS.index(self.path)
         self.outputs, self.inputs = matrix.weight.shape
-        self._activation = ACTIVATIONS.index(activation)
-        size = library.clipq_packed_size(self._path, self.outputs, self.inputs)
+        size = library.clipq_packed_size(self.index, self.outputs, self.inputs)
         if size == 0:
             raise QuantizationError(
                 f"a weight {list(matrix.weight.shape)} has too many inputs for exact int32 sums ({MAX_INPUTS})."
             )
-        self._packed = empty(size, dtype=np.uint8)
+        self.packed = empty(size, dtype=np.uint8)
         weight = np.ascontiguousarray(matrix.weight)
-        check(library.clipq_pack(self._path, address(weight), self.outputs, self.inputs, address(self._packed)))
-        self._scale, self._bias = floats(matrix.scale), None if matrix.bias is None else floats(matrix.bias)
+        check(library.clipq_pack(self.index, address(weight), self.outputs, self.inputs, address(self.packed)))
+        self.scale, self.bias = floats(matrix.scale), None if matrix.bias is None else floats(matrix.bias)
+        self.symmetric, self.static = matrix.symmetric, (matrix.input_scale, matrix.input_zero_point)
 
-    def __call__(self, x: np.ndarray, threads: int) -> np.ndarray:
+    def __call__(self, x: np.ndarray, threads: int, activation: str = "none") -> np.ndarray:
         """[rows, inputs] to [rows, outputs]."""
-        y, one = empty(len(x), self.outputs), self._matrix
+        y = empty(len(x), self.outputs)
         status = load().clipq_linear_step(
-            self._path,
+            self.index,
             threads,
             address(x),
             self.inputs,
             len(x),
-            address(self._packed),
-            address(self._scale),
-            address(self._bias),
+            address(self.packed),
+            address(self.scale),
+            address(self.bias),
             address(y),
             self.outputs,
             self.outputs,
             self.inputs,
-            one.symmetric,
-            one.input_scale,
-            one.input_zero_point,
-            self._activation,
+            self.symmetric,
+            *self.static,
+            ACTIVATIONS.index(activation),
             0,
             None,
         )
@@ -83,6 +85,9 @@ class FloatLinear:
         )
         check(library.clipq_float_linear(library.clipq_path(), threads, *arguments))
         return np.ascontiguousarray(y[:, : self.outputs])
+
+
+AnyLinear = Linear | FloatLinear
 
 
 def cut_patches(pixels: np.ndarray, patch: tuple[int, int], threads: int) -> np.ndarray:

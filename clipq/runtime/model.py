@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, DataError
-from ..inputs.given import fill, open_picture, pictures, prompts, strings
+from ..inputs.given import LOGIT_SCALE, fill, open_picture, pictures, prompts, strings
 from ..inputs.tokenizer_files import unpack_files
 from ..machine import cores
 from ..native.images import ImageTower
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Picture: TypeAlias = Image | str | PathLike[str] | bytes | np.ndarray
 
 _PICTURES, _TEXTS = 32, 256  # encoded at a time
-_LOGIT_SCALE = 100.0  # as in clipq.models
 
 
 class RuntimeModel:
@@ -117,7 +116,7 @@ class RuntimeModel:
             raise DataError("there are no images to classify; give at least one.")
         texts = self.encode_text([fill(form, name) for name in names for form in forms], normalize=True)
         classes = _unit(texts.reshape(len(names), len(forms), -1).mean(axis=1))
-        logits = _LOGIT_SCALE * encoded @ classes.T
+        logits = LOGIT_SCALE * encoded @ classes.T
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 

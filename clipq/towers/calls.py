@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
+from ..kernels import ops
 from ..modules.layers import QLinear, run_by_compiler
 from .fused import FusedStack
+from .pools import Pool, run_pool
 from .rows import Tower
 from .sequences import Rotary, Sequences
 from .transformer import Block
 
-Found = Tower | Block
+Found = Tower | Block | Pool
 _VIEW = "_clipq_view"  # in a module's __dict__; found again after a copy or a pickle
 
 
@@ -166,6 +168,24 @@ class WholeBlock(Whole):
         if not stack.fits(x):
             return None
         return stack(x.flatten(0, 1), Sequences.equal(*x.shape[:2], rotary), causal).view(x.shape)
+
+
+class WholePool(Whole):
+    """A module that runs itself as an attention pool of the native library, where int8 linears make that possible.
+
+    `beside_int8`: whether it is one of a tower with int8 linears, which then need not be the pool's own.
+    """
+
+    beside_int8 = False
+
+    def stood_in_for(self, found: Pool) -> Iterator[nn.Module]:
+        return self.children()
+
+    def run(self, x: Tensor) -> Tensor | None:
+        """[batch, tokens, width] to [batch, width]; None if the modules have to be called."""
+        rows = isinstance(x, Tensor) and x.ndim == 3 and not ops.traced(x)  # and not a proxy of torch.fx
+        pool = self.usable(x) if rows else None
+        return run_pool(pool, x) if pool is not None and (self.beside_int8 or pool.is_partly_int8) else None
 
 
 @run_by_compiler

@@ -46,11 +46,11 @@ def block_weights(block: Block) -> native.Block | None:
         return None
     return native.Block(
         heads=block.heads,
-        qkv=_matrix(*block.qkv),
-        out_proj=_matrix(block.out_proj),
-        fc1=_matrix(*block.fc1),
+        qkv=as_matrix(*block.qkv),
+        out_proj=as_matrix(block.out_proj),
+        fc1=as_matrix(*block.fc1),
         activation=act,
-        fc2=_matrix(block.fc2),
+        fc2=as_matrix(block.fc2),
         ls_1=scales[0],
         ls_2=scales[1],
         gated=block.gated,
@@ -103,6 +103,11 @@ def norm_kind(part: object) -> str | None:
     return name if name == "rms" or issubclass(kind, nn.LayerNorm) else None
 
 
+def as_norm(part: object) -> native.Norm | None:
+    """A LayerNorm with weight and bias, or None."""
+    return _norm(part) if is_norm(part) else None
+
+
 def _norm(part: object) -> native.Norm | None | bool:
     """The tensors of a norm, None without one, False for something else."""
     if part is None:
@@ -124,7 +129,7 @@ def _layer_scale(part: object) -> numpy.ndarray | None | bool:
     return as_floats(scale) if isinstance(scale, Tensor) and _known_name(part).endswith("LayerScale") else False
 
 
-def _matrix(*linears: QLinear) -> native.Matrix:
+def as_matrix(*linears: QLinear) -> native.Matrix:
     weights = [linear.kernel_weights(linear.bias, linear.activations) for linear in linears]
     biases = [torch.zeros(linear.out_features) if linear.bias is None else linear.bias.float() for linear in linears]
     scales = torch.cat([one.row_scale() for one in weights])

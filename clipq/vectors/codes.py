@@ -114,16 +114,22 @@ DTYPES = tuple(KINDS)
 """What embeddings can be kept as."""
 
 
-def kind_of(dtype: str, ranges: Ranges | None = None) -> Kind:
-    """Raises `UnknownNameError` for another dtype, `SchemeError` where ranges are missing or of no use."""
+def kind_named(dtype: str) -> Kind:
+    """Raises `UnknownNameError` for another dtype."""
     if dtype not in KINDS:
         raise unknown_name("dtype", dtype, DTYPES)
-    if KINDS[dtype].ranged and ranges is None:
+    return KINDS[dtype]
+
+
+def kind_of(dtype: str, ranges: Ranges | None = None) -> Kind:
+    """As `kind_named`; raises `SchemeError` where ranges are missing."""
+    kind = kind_named(dtype)
+    if kind.ranged and ranges is None:
         raise SchemeError(
             f"{dtype} vectors need ranges that are the same for every batch; give ranges=default_ranges(model, tower), "
             "or those of an earlier file."
         )
-    return KINDS[dtype]
+    return kind
 
 
 def quantize(matrix: Tensor, dtype: str, ranges: Ranges | None = None) -> tuple[Tensor, int]:

@@ -153,6 +153,13 @@ def test_every_class_finds_its_configuration(tmp_path):
         assert part["quantization_config"]["quant_method"] == "compressed-tensors"
 
 
+def test_the_models_own_configuration_stays_as_it_was(tmp_path):
+    model = clipq.quantize(clipq.Model(build("transformers CLIP")))
+    before = json.dumps(model.config)
+    write_compressed(model, tmp_path)
+    assert json.dumps(model.config) == before
+
+
 # -- what it cannot be ----------------------------------------------------------------------------------------------
 
 
@@ -167,6 +174,20 @@ def test_a_model_of_another_library_is_refused(tmp_path):
 def test_nothing_to_keep_is_refused(precision, why, tmp_path):
     model = clipq.quantize(clipq.Model(build("transformers ViT")), precision)
     with pytest.raises(ExportError, match=f"nothing of this model can be kept.*{why}.*int8-weight-only"):
+        write_compressed(model, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_tokenizer_whose_padding_is_seen_is_refused(tmp_path):
+    import transformers
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 49408, "max_position_embeddings": 77, "projection_size": 64}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    module = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)).eval()
+    model = clipq.quantize(clipq.Model(module, tokenizer="ViT-B-32"))
+    with pytest.raises(ExportError, match="sees what texts are padded with"):
         write_compressed(model, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

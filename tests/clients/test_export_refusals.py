@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from export_helpers import export, model
+from PIL import Image
 
 import clipq
 from clipq.errors import CheckpointError, ExportError, MissingPackageError, OutputError, SchemeError, UnknownNameError
 from clipq.exports import forms, gate, layouts, orders, packages, targets
+from clipq.inputs.images import spread
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -90,6 +93,15 @@ def test_a_tokenizer_whose_padding_is_seen(tmp_path):
     seen.module.text.pool_type = "last"
     with pytest.raises(ExportError, match="sees what texts are padded with"):
         export(seen, tmp_path / "out")
+
+
+def test_the_gate_prepares_no_more_than_it_compares(monkeypatch):
+    of, opened = model(), []
+    monkeypatch.setattr("clipq.methods.calibration.opened", lambda one: opened.append(one) or picture)
+    picture = Image.new("RGB", (40, 40))
+    assert len(gate.samples(of, ["image"])["image"]) == len(opened) == gate.SAMPLES
+    given = torch.randn(100, 3, 32, 32)
+    assert torch.equal(gate.samples(of, ["image"], given)["image"], given[spread(100, gate.SAMPLES)])
 
 
 def test_a_missing_package_is_named_with_the_command():

@@ -12,8 +12,9 @@ from torchvision import transforms
 
 from clipq.errors import ClipqError
 from clipq.inputs.preprocessing import build_preprocess
-from clipq.kernels import library, resizing
-from clipq.kernels.resizing import NativePreprocess, natively, taps
+from clipq.kernels.resizing import NativePreprocess, natively
+from clipq.native import library, resizing
+from clipq.native.resizing import taps
 
 pytestmark = pytest.mark.skipif(not library.available(), reason="the native library is not built")
 
@@ -89,7 +90,7 @@ def test_other_transforms_stay_as_they_are(steps):
 
 
 def test_a_pillow_that_computes_otherwise_is_left_alone(monkeypatch):
-    monkeypatch.setitem(resizing._FILTERS, "bicubic", (lambda x: resizing._cubic(x) * (1 + 1e-3 * x), 2.0))
+    monkeypatch.setitem(resizing.FILTERS, "bicubic", (lambda x: resizing._cubic(x) * (1 + 1e-3 * x), 2.0))
     resizing.taps.cache_clear()
     resizing._plan.cache_clear()
     host = build_preprocess(SETTINGS["open_clip"])

@@ -10,6 +10,9 @@ from PIL import Image
 
 from clipq.errors import CheckpointError, DataError, UnknownNameError
 from clipq.inputs.preprocessing import build_preprocess
+from clipq.native import library
+from clipq.native.resizing import Cropped
+from clipq.runtime import pictures
 from clipq.runtime.preprocessing import build_pixels
 
 MODES = ("RGB", "L", "RGBA", "LA", "P", "1", "CMYK", "YCbCr")
@@ -162,6 +165,22 @@ def test_an_older_name_for_torchs():
     pil = build_pixels({**settings, "image_processor_type": "CLIPImageProcessorPil"})
     assert np.array_equal(fast(picture()), build_pixels(settings)(picture()))
     assert not np.array_equal(fast(picture()), pil(picture()))
+
+
+@pytest.mark.skipif(not library.available(), reason="the native library is not built")
+@pytest.mark.parametrize("kind", [{"kind": "open_clip", "size": 40}, {"kind": "timm", "input_size": [3, 40, 40]}])
+def test_usual_pictures_are_resized_by_the_native_library(kind, monkeypatch):
+    ours, seen = build_pixels(kind), []
+    monkeypatch.setattr(pictures, "resize", lambda *given: seen.append(given) or pytest.fail("Pillow resizes"))
+    assert ours(picture(size=(90, 60))).shape == (3, 40, 40)
+    with pytest.raises(pytest.fail.Exception):
+        ours(picture("L", size=(90, 60)))
+    assert len(seen) == 1
+
+
+def test_a_pillow_that_computes_otherwise_is_left_alone(monkeypatch):
+    monkeypatch.setattr(Cropped, "agrees_with", lambda native, host: False)
+    assert_same({"kind": "open_clip", "size": 40}, PICTURES[:3])
 
 
 PROCESSOR = {"kind": "transformers", "image_processor_type": "CLIPImageProcessor"}

@@ -10,7 +10,7 @@ from importlib import metadata
 
 from torch import nn
 
-from ...towers.calls import Whole, WholeTower
+from ...towers.calls import Whole, WholePool, WholeTower
 from ..base import host_class
 
 _OPEN_CLIP = {
@@ -21,22 +21,25 @@ _OPEN_CLIP = {
         "TextTransformer",
         "ResidualAttentionBlock",
         "CustomResidualAttentionBlock",
+        "AttentionalPooler",
     ),
 }
 _TIMM = {
     "timm.models.vision_transformer": ("VisionTransformer", "Block"),
     "timm.models.eva": ("Eva", "EvaBlock"),
+    "timm.layers.attention_pool": ("AttentionPoolLatent",),
 }
 _CLIP = ("CLIPVisionModel", "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPEncoderLayer")
 _METACLIP_2 = tuple(f"MetaClip2{name.removeprefix('CLIP')}" for name in _CLIP)
-_SIGLIP = ("SiglipVisionModel", "SiglipTextModel", "SiglipEncoderLayer")
+_SIGLIP = ("SiglipVisionModel", "SiglipTextModel", "SiglipEncoderLayer", "SiglipMultiheadAttentionPoolingHead")
+_SIGLIP_2 = ("Siglip2TextModel", "Siglip2EncoderLayer", "Siglip2MultiheadAttentionPoolingHead")
 _HF = "transformers.models.{0}.modeling_{0}"
 _MODULES = {
     "open_clip": _OPEN_CLIP,
     "timm": _TIMM,
     "clip": {_HF.format("clip"): _CLIP},
     "siglip": {_HF.format("siglip"): _SIGLIP},
-    "siglip2": {_HF.format("siglip2"): ("Siglip2TextModel", "Siglip2EncoderLayer")},
+    "siglip2": {_HF.format("siglip2"): _SIGLIP_2},
     "vit": {_HF.format("vit"): ("ViTModel", "ViTLayer")},
     "deit": {_HF.format("deit"): ("DeiTModel", "DeiTLayer")},
     "dinov2": {_HF.format("dinov2"): ("Dinov2Model", "Dinov2Layer")},
@@ -59,8 +62,11 @@ def install(model: nn.Module) -> None:
         home, name = WHOLE.get(f"{kind.__module__}.{kind.__qualname__}", (None, None))
         if home is not None and _is_new_enough(kind.__module__):
             module.__class__ = getattr(importlib.import_module(f".{home}", __name__), name)
-        if isinstance(module, WholeTower):
-            importlib.import_module(".norms", __name__).install(module)
+    for tower in (module for module in model.modules() if isinstance(module, WholeTower)):
+        norms = importlib.import_module(".norms", __name__)
+        norms.install(tower)
+        for pool in (part for part in tower.modules() if isinstance(part, WholePool)):
+            pool.beside_int8 = norms.is_int8(tower.modules())
 
 
 def install_saving(model: nn.Module) -> None:

@@ -11,10 +11,9 @@ from transformers.models.clip import modeling_clip as host
 
 from ...towers.calls import is_pixels
 from ...towers.rows import Tower, run_in_two, run_tokens
+from ..transformers import end_of_text
 from .outputs import unfinished
 from .transformers import Layer, Pretrained, TextModel, embed_pixels
-
-_OLD_END = 2  # a CLIP saved with this end-of-text id, which is wrong, is pooled at its largest id
 
 
 class ClipImage(Pretrained):
@@ -86,7 +85,7 @@ class CLIPVisionModel(ClipImage, host.CLIPVisionModel):
 
 class CLIPTextModel(ClipText, host.CLIPTextModel):
     def _end_of_text(self, ids: Tensor) -> Tensor:
-        return ids.argmax(dim=-1) if self.eos_token_id == _OLD_END else super()._end_of_text(ids)
+        return ids.argmax(dim=-1) if end_of_text(self) is None else super()._end_of_text(ids)
 
 
 class CLIPTextModelWithProjection(ClipTextWithProjection, host.CLIPTextModelWithProjection):

@@ -61,16 +61,16 @@ def install(tower: nn.Module) -> None:
 
 def _outside(tower: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
     """The norms outside of the blocks, and whether int8 linears read what each gives."""
-    blocks = _is_int8(part for part in tower.modules() if not isinstance(part, QPatchEmbed))
+    blocks = is_int8(part for part in tower.modules() if not isinstance(part, QPatchEmbed))
     yield from ((getattr(tower, name), blocks) for name in _BEFORE if hasattr(tower, name))
     for name, norm, inner in _POOLED:
         pool = getattr(tower, name, None)
         if isinstance(pool, nn.Module) and hasattr(tower, norm):
             inside = [tower.get_submodule(one) for one in inner if _has(tower, one)]
-            yield from ((one, _is_int8(pool.modules())) for one in (getattr(tower, norm), *inside))
+            yield from ((one, is_int8(pool.modules())) for one in (getattr(tower, norm), *inside))
 
 
-def _is_int8(parts: Iterable[nn.Module]) -> bool:
+def is_int8(parts: Iterable[nn.Module]) -> bool:
     """Whether a linear among these quantizes its inputs."""
     return any(isinstance(part, QLinear) and part.activations is not None for part in parts)
 

@@ -10,12 +10,14 @@ import torch
 from open_clip import coca_model, model, transformer
 from torch import Tensor, nn
 
-from ...towers.calls import Whole, WholeBlock, WholeTower, is_pixels, is_text
+from ...towers.calls import Whole, WholeBlock, WholePool, WholeTower, is_pixels, is_text
 from ...towers.finding import blocks_of, only_block
+from ...towers.pools import Pool
 from ...towers.rows import Tower, knows_ids, run_image, run_text
 from ...towers.transformer import Block
 from ..base import is_class
 from ..tables import OPEN_CLIP
+from .pools import of_attention
 
 
 class VisionTransformer(WholeTower, transformer.VisionTransformer):
@@ -191,6 +193,21 @@ class CustomResidualAttentionBlock(_Layer, transformer.CustomResidualAttentionBl
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         y = self._run(x, attn_mask)
         return super().forward(x, attn_mask) if y is None else y
+
+
+class AttentionalPooler(WholePool, transformer.AttentionalPooler):
+    """CoCa's, where it has one query."""
+
+    def find(self) -> Pool | None:
+        attention = of_attention(self.attn)
+        if attention is None or len(self.query) != 1:
+            return None
+        norms = {"norm_query": self.ln_q, "norm_keys": self.ln_k}
+        return Pool(self.attn.num_heads, lambda: self.query, *attention, **norms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.run(x)
+        return super().forward(x) if y is None else y[:, None]
 
 
 def _blocks(tower: nn.Module) -> tuple[Block, ...] | None:

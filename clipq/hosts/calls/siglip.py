@@ -9,8 +9,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.siglip import modeling_siglip as host
 
-from ...towers.calls import is_pixels
+from ...towers.calls import WholePool, is_pixels
+from ...towers.pools import Pool
 from ...towers.rows import Tower, run_image
+from .pools import mlp_of, of_attention
 from .transformers import Layer, Pretrained, TextModel, embed_pixels
 
 
@@ -54,3 +56,19 @@ class SiglipTextModel(SiglipText, host.SiglipTextModel):
 
 class SiglipEncoderLayer(Layer, host.SiglipEncoderLayer):
     pass
+
+
+class PoolingHead(WholePool):
+    """One learned probe over all tokens."""
+
+    def find(self) -> Pool | None:
+        attention, inner = of_attention(self.attention), self.mlp
+        mlp = mlp_of(self.layernorm, inner.fc1, inner.activation_fn, inner.fc2)
+        plain = attention is not None and mlp is not None and type(inner).__name__ in ("SiglipMLP", "Siglip2MLP")
+        return Pool(self.attention.num_heads, lambda: self.probe, *attention, mlp) if plain else None
+
+
+class SiglipMultiheadAttentionPoolingHead(PoolingHead, host.SiglipMultiheadAttentionPoolingHead):
+    def forward(self, hidden_state: Tensor) -> Tensor:
+        y = self.run(hidden_state)
+        return super().forward(hidden_state) if y is None else y

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from timm.layers import Mlp, attention_pool
 from timm.models import eva, vision_transformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...towers.calls import WholeBlock, WholeTower, is_pixels
+from ...towers.calls import WholeBlock, WholePool, WholeTower, is_pixels
 from ...towers.finding import blocks_of, only_block
+from ...towers.pools import Pool
 from ...towers.rows import Tower, run_image, run_tokens
 from ...towers.sequences import Rotary
 from ...towers.transformer import Block as Rows
 from ..base import is_class
 from ..tables import TIMM
+from .pools import mlp_of, whole
 
 _AXIAL = tuple(f"timm.layers.pos_embed_sincos.{name}" for name in ("RotaryEmbeddingCat", "RotaryEmbeddingDinoV3"))
 """Rotary embeddings that are the same for all heads and blocks."""
@@ -103,6 +106,28 @@ class EvaBlock(WholeBlock, eva.EvaBlock):
         known = _is_plain(options) and (rope is None or rope.ndim == 2)
         y = self.run(x, False, _rotary(rope, self.attn.num_prefix_tokens)) if known else None
         return super().forward(x, rope=rope, **options) if y is None else y
+
+
+class AttentionPoolLatent(WholePool, attention_pool.AttentionPoolLatent):
+    def settings(self) -> object:
+        return self.pool, self.latent_len, self.pos_embed is None, self.num_heads
+
+    def find(self) -> Pool | None:
+        bare = nn.Identity
+        plain = self.latent_len == 1 and self.pool in ("token", "avg") and self.pos_embed is None
+        if not plain or type(self.q_norm) is not bare or type(self.k_norm) is not bare:
+            return None
+        q, kv, proj, mlp = None if type(self.q) is bare else whole(self.q), whole(self.kv), whole(self.proj), None
+        if self.mlp is not None:
+            if type(self.mlp) is not Mlp or type(self.mlp.norm) is not bare:
+                return None
+            mlp = mlp_of(self.norm, self.mlp.fc1, self.mlp.act, self.mlp.fc2)
+        complete = kv and proj and (q or type(self.q) is bare) and (mlp or self.mlp is None)
+        return Pool(self.num_heads, lambda: self.latent, q, kv, proj, mlp) if complete else None
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        y = self.run(x) if attn_mask is None else None
+        return super().forward(x, *(() if attn_mask is None else (attn_mask,))) if y is None else y
 
 
 def _is_plain(options: dict) -> bool:

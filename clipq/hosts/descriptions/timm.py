@@ -33,29 +33,12 @@ def _pool(writer: Writer, tower: Any) -> tuple[int | None, list[Part]]:
     if tower.attn_pool is not None:
         if skipped:
             raise Undescribed("its attention pool leaves out the class token")
-        return None, [{"attention": _attention(writer, tower.attn_pool)}]
+        return None, [{"attention": writer.pool(tower.attn_pool)}]
     if tower.global_pool == "token":
         return 0, []
     if tower.global_pool == "avg":
         return None, [{"mean": skipped}]
     raise Undescribed(f"tokens are pooled by {tower.global_pool!r}")
-
-
-def _attention(writer: Writer, pool: Any) -> Part:
-    plain = pool.pos_embed is None and pool.latent_len == 1 and pool.pool == "token" and pool.mlp is not None
-    if not plain or any(type(norm) is not nn.Identity for norm in (pool.q_norm, pool.k_norm)):
-        raise Undescribed("its attention pool is not SigLIP's")
-    return {
-        "heads": pool.num_heads,
-        "query": writer.name(pool.latent),
-        "q": writer.linear(pool.q),
-        "kv": writer.linear(pool.kv),
-        "proj": writer.linear(pool.proj),
-        "norm": writer.norm(pool.norm),
-        "fc1": writer.linear(pool.mlp.fc1),
-        "activation": writer.activation(pool.mlp.act),
-        "fc2": writer.linear(pool.mlp.fc2),
-    }
 
 
 TOWERS = {"VisionTransformer": image, "Eva": image}

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from ..transformers import end_of_text
 from .writing import Part, Undescribed, Writer
-
-_OLD_END = 2  # see clipq/hosts/calls/clip.py
 
 
 def clip_image(writer: Writer, tower: Any) -> Part:
@@ -32,25 +31,7 @@ def siglip_image(writer: Writer, tower: Any) -> Part:
         "prefix": [],
         "positions": writer.positions(parts.position_embedding.weight, 0),
         "keep": None,
-        "steps": [*writer.norms(tower.post_layernorm), {"attention": _attention(writer, tower.head)}],
-    }
-
-
-def _attention(writer: Writer, head: Any) -> Part:
-    attention = head.attention
-    if not hasattr(attention, "in_proj"):
-        raise Undescribed("the attention of its pooling head is not int8")
-    width = head.probe.shape[-1]
-    return {
-        "heads": attention.num_heads,
-        "query": writer.name(head.probe),
-        "q": writer.rows(attention.in_proj, 0, width),
-        "kv": writer.rows(attention.in_proj, width, 3 * width),
-        "proj": writer.linear(attention.out_proj),
-        "norm": writer.norm(head.layernorm),
-        "fc1": writer.linear(head.mlp.fc1),
-        "activation": writer.activation(head.mlp.activation_fn),
-        "fc2": writer.linear(head.mlp.fc2),
+        "steps": [*writer.norms(tower.post_layernorm), {"attention": writer.pool(tower.head)}],
     }
 
 
@@ -80,8 +61,8 @@ def dinov3_image(writer: Writer, tower: Any) -> Part:
 
 
 def clip_text(writer: Writer, tower: Any) -> Part:
-    old = tower.eos_token_id == _OLD_END
-    return {**_text(writer, tower, True), "pool": {"kind": "argmax"} if old else _end(tower)}
+    pool = {"kind": "argmax"} if end_of_text(tower) is None else _end(tower)
+    return {**_text(writer, tower, True), "pool": pool}
 
 
 def metaclip_2_text(writer: Writer, tower: Any) -> Part:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ...kernels.cpu import NativeLinear
 from ...modules.convolutions import QPatchEmbed
 from ...modules.layers import QEmbedding, QLinear
+from ...towers.calls import WholePool
+from ...towers.pools import QRows, Rows
 from ...towers.rows import Tower
 from ...towers.transformer import Block
 from ...towers.weights import activation, is_norm, norm_kind
@@ -54,9 +56,13 @@ class Writer:
             given |= {key: linear._buffers.get(key) for key in ("input_scale", "input_zero_point")}
         return part | {key: self.name(tensor) for key, tensor in given.items() if tensor is not None}
 
-    def rows(self, linear: QLinear, first: int, last: int) -> Part:
-        """Some output rows of an int8 linear."""
-        return {**self.linear(linear), "rows": [first, last]}
+    def rows(self, part: Rows) -> Part:
+        """Some or all output rows of an int8 linear."""
+        if not isinstance(part, QRows):
+            raise Undescribed("its attention pool is not int8")
+        first, last, _ = part.rows.indices(part.linear.out_features)
+        whole = (first, last) == (0, part.linear.out_features)
+        return {**self.linear(part.linear), **({} if whole else {"rows": [first, last]})}
 
     def norm(self, norm: object) -> Part:
         if not is_norm(norm):
@@ -139,6 +145,23 @@ class Writer:
             raise Undescribed("queries and keys are turned by more than their place on one axis")
         columns = {name: _along(table, axes, grid) for name, table in (("cos", cos), ("sin", sin))}
         return {"grid": grid, "prefix": tables.prefix, "axes": axes, **columns}
+
+    def pool(self, module: nn.Module) -> Part:
+        """SigLIP's attention pool."""
+        pool = module.found() if isinstance(module, WholePool) else None
+        if pool is None or pool.q is None or pool.mlp is None or pool.norm_query or pool.norm_keys:
+            raise Undescribed("its attention pool is not SigLIP's, in int8")
+        return {
+            "heads": pool.heads,
+            "query": self.name(pool.query()),
+            "q": self.rows(pool.q),
+            "kv": self.rows(pool.kv),
+            "proj": self.rows(pool.proj),
+            "norm": self.norm(pool.mlp.norm),
+            "fc1": self.rows(pool.mlp.fc1),
+            "activation": self.activation(pool.mlp.act),
+            "fc2": self.rows(pool.mlp.fc2),
+        }
 
     def block(self, block: Block) -> Part:
         scales = {"ls_1": _factors(block.ls_1), "ls_2": _factors(block.ls_2)}

@@ -28,6 +28,7 @@ SCHEMES = {
     "groups": replace(GROUPS, exceptions=EXCEPTIONS),
     "odd names": replace(INT8, name='a"b\\c\n\x7f\u2028 猫 😀 \x00', exceptions=(('[!a]*\'"""#', FP32),)),
     "no name": replace(INT8, name=""),
+    "float attention": replace(INT8, attention="float"),
 }
 
 

@@ -10,5 +10,5 @@ header, so that whoever reads the file needs to know no host:
     text:  context, vocabulary, tokens {weight, scale}, positions, causal, pool {kind, id}, blocks, steps
 
 `keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token}, {"linear"}
-(float: weight, bias, transposed), {"attention": the attention pool of SigLIP}.
+(float: weight, bias, transposed; or int8), {"attention": the attention pool of SigLIP}.
 """

@@ -67,8 +67,8 @@ class ImageTower:
         tokens, keep = self._stem.tokens, tensors.part(table, "keep", optional=True)
         self._keep = None if keep is None else tensors.number(table, "keep", 0, tokens - 1)
         rotary = tensors.part(table, "rotary", optional=True)
-        self._rotary = None if rotary is None else axial(tensors, rotary, tokens)
-        self._stack = Stack(tensors, table, self._stem.width, tokens if keep is None else 1)
+        tables = None if rotary is None else axial(tensors, rotary, tokens)
+        self._stack = Stack(tensors, table, self._stem.width, tokens if keep is None else 1, tables)
 
     @property
     def outputs(self) -> int:
@@ -88,7 +88,7 @@ class ImageTower:
         rows = self._stem(np.ascontiguousarray(pixels, np.float32), threads)
         offsets = np.arange(0, len(rows) + 1, self._stem.tokens, dtype=np.int64)
         keep = None if self._keep is None else offsets[:-1] + self._keep
-        return self._stack.run(rows, offsets, False, keep, threads, self._rotary)
+        return self._stack.run(rows, offsets, False, keep, threads)
 
 
 def _sizes(tensors: Tensors, table: Mapping[str, Any], key: str, count: int) -> tuple[int, ...]:

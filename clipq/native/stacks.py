@@ -19,8 +19,11 @@ Step = Callable[[np.ndarray, int, int], np.ndarray]
 class Stack:
     """Packed blocks and the steps after them. `tokens`: how many rows of a sequence come out of the blocks."""
 
-    def __init__(self, tensors: Tensors, table: Mapping[str, Any], width: int, tokens: int):
-        self._blocks = _packed(tensors, table, width)
+    def __init__(
+        self, tensors: Tensors, table: Mapping[str, Any], width: int, tokens: int, rotary: Rotary | None = None
+    ):
+        self._rotary = rotary
+        self._blocks = _packed(tensors, table, width, 0 if rotary is None else rotary.cos.shape[1])
         self._addresses = addresses(self._blocks)
         self._steps: list[Step] = []
         for one in tensors.part(table, "steps"):
@@ -31,28 +34,26 @@ class Stack:
         self.outputs = width
 
     def run(
-        self,
-        rows: np.ndarray,
-        offsets: np.ndarray,
-        causal: bool,
-        keep: np.ndarray | None,
-        threads: int,
-        rotary: Rotary | None = None,
+        self, rows: np.ndarray, offsets: np.ndarray, causal: bool, keep: np.ndarray | None, threads: int
     ) -> np.ndarray:
         """Rows [rows, width] of sequences offsets[i]:offsets[i + 1] to [batch, outputs]; `keep`: as `run_blocks`."""
-        rows = run_blocks(threads, self._addresses, rows, offsets, int(causal), keep, rotary)
+        rows = run_blocks(threads, self._addresses, rows, offsets, int(causal), keep, self._rotary)
         for step in self._steps:
             rows = step(rows, len(offsets) - 1, threads)
         return rows
 
 
-def _packed(tensors: Tensors, table: Mapping[str, Any], width: int) -> list[np.ndarray]:
+def _packed(tensors: Tensors, table: Mapping[str, Any], width: int, turned: int) -> list[np.ndarray]:
+    """`turned`: the width of the heads that the tower's rotary embeddings are for; 0 without any."""
     described = tensors.part(table, "blocks")
     if not isinstance(described, list) or not described:
         raise tensors.wrong("the tower's description has no blocks")
     blocks = []
     for one in described:
-        blocks.append(pack_block(tensors.block(one, width)))
+        block = tensors.block(one, width)
+        if block.rotation != "none" and turned != width // block.heads:
+            raise tensors.wrong(f"rotary embeddings are for heads of {turned}, and a block has {width // block.heads}")
+        blocks.append(pack_block(block))
         tensors.release()
     return blocks
 
@@ -67,14 +68,16 @@ def _step(tensors: Tensors, table: Any, width: int, tokens: int) -> tuple[Step, 
         first = tensors.number(table, "mean", 0, tokens - 1)
         return lambda rows, batch, threads: rows.reshape(batch, -1, width)[:, first:].mean(axis=1), width, 1
     if kind == "linear":
-        linear = _float_linear(tensors, table["linear"], width)
+        linear = _linear(tensors, table["linear"], width)
         return lambda rows, batch, threads: linear(rows, threads), linear.outputs, tokens
     if kind == "attention":
         return described_pool(tensors, table["attention"], width), width, 1
     raise tensors.wrong(f"a step after the blocks is {table!r:.60}; known are norm, mean, linear and attention")
 
 
-def _float_linear(tensors: Tensors, table: Any, inputs: int) -> steps.FloatLinear:
+def _linear(tensors: Tensors, table: Any, inputs: int) -> steps.FloatLinear | steps.Linear:
+    if tensors.part(table, "scale", optional=True) is not None:
+        return steps.Linear(tensors.matrix(table, -1, inputs))
     transposed = bool(tensors.part(table, "transposed", optional=True))
     name = tensors.part(table, "weight")
     weight = tensors.vector(name, inputs, -1).T if transposed else tensors.vector(name, -1, inputs)

@@ -139,10 +139,10 @@ class Tensors:
         hidden, odd = divmod(len(fc1.weight), 1 + gated)
         heads = self.number(table, "heads", 1, width)
         rotation = self.one_of(table, "rotation", ROTATIONS) if self.part(table, "rotation", optional=True) else "none"
-        if odd or width % heads or (rotation != "none" and width // heads % 2):
-            raise self.wrong(
-                f"a width of {width} and an inner one of {len(fc1.weight)} do not make {heads} heads, or halves"
-            )
+        if width % heads:
+            raise self.wrong(f"a width of {width} is not divided by {heads} heads")
+        if odd or (rotation != "none" and width // heads % 2):
+            raise self.wrong(f"{len(fc1.weight)} rows of fc1, or a head of {width // heads}, are no two halves")
         sizes = {"q_norm": width // heads, "k_norm": width // heads, "attn_norm": width, "mlp_norm": hidden}
         norms = {role: self.block_norm(table[role], size) for role, size in sizes.items() if table.get(role)}
         return Block(

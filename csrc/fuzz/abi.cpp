@@ -99,8 +99,7 @@ void blocks(Arguments& a) {
         if (a.a_coin()) *norm = block.ln_1;
     block.qkv.input_scale = a.range(), block.fc2.input_scale = a.range();
     block.fc2.input_zero_point = a.data.ConsumeIntegralInRange(-129, 128);
-    const size_t size = clipq_block_size(path, &block);
-    if (size == 0 || !sensible(block.width, 32) || !sensible(block.hidden, 40)) return;
+    if (clipq_block_size(path, &block) == 0 || !sensible(block.width, 32) || !sensible(block.hidden, 40)) return;
     const int64_t w = block.width, h = block.hidden;
     const auto qkv = a.bytes(3 * w * w), out = a.bytes(w * w), up = a.bytes(2 * h * w), down = a.bytes(w * h);
     const auto values = a.floats(2 * (3 * w + 2 * h));
@@ -108,15 +107,15 @@ void blocks(Arguments& a) {
         if (norm->weight) norm->weight = values.data(), norm->bias = a.a_coin() ? values.data() : nullptr;
     block.qkv = matrix(qkv, values, 3 * w, block.qkv), block.out_proj = matrix(out, values, w, block.out_proj);
     block.fc1 = matrix(up, values, block.gated ? 2 * h : h, block.fc1), block.fc2 = matrix(down, values, w, block.fc2);
-    std::vector<uint8_t> packed(size);
-    if (clipq_pack_block(path, &block, packed.data()) != CLIPQ_OK) return;
+    std::vector<uint8_t> packed(clipq_block_size(path, &block));  // with all that it may have
+    if (packed.empty() || clipq_pack_block(path, &block, packed.data()) != CLIPQ_OK) return;
 
     auto offsets = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(1, 5), 12);
     if (a.data.ConsumeBool()) std::sort(offsets.begin(), offsets.end()), offsets[0] = 0;
     const int64_t rows = std::clamp<int64_t>(*std::max_element(offsets.begin(), offsets.end()), 0, 12);
     for (int64_t& offset : offsets) offset = std::min<int64_t>(offset, 12);
     const auto keep = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(0, 4), rows);
-    const bool keeps = a.data.ConsumeBool();
+    const bool keeps = a.data.ConsumeBool() && !keep.empty();  // no address would say that all are kept
     const auto x = a.floats(rows * w);
     std::vector<float> y(static_cast<size_t>((keeps ? static_cast<int64_t>(keep.size()) : rows) * w));
     const uint8_t* const stack[] = {packed.data(), packed.data()};

@@ -54,6 +54,12 @@ def _timm_trunk(name: str) -> tuple[str, dict]:
     return "CustomTextCLIP", {f"vision_timm_{key}": value for key, value in trunk.items()}
 
 
+def _timm_head(name: str) -> dict:
+    """A trunk that pools and projects by itself."""
+    kind, trunk = _timm_trunk(name)
+    return {"kind": kind, **trunk, "vision_timm_pool": "token", "vision_timm_proj": None, "vision_image_size": 160}
+
+
 _COCA = {
     "multimodal_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     "text_embed_cls": True,
@@ -152,6 +158,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "open_clip mask over padding": lambda: _masking_padding(_open_clip("CustomTextCLIP", text_no_causal_mask=True)),
     "open_clip class token in the text": partial(_open_clip, "CustomTextCLIP", text_embed_cls=True),
     "open_clip class token, seen": lambda: _seeing_class(_open_clip("CustomTextCLIP", text_embed_cls=True)),
+    "open_clip timm head": partial(_open_clip, **_timm_head("test_vit")),
     "open_clip normed queries in the text": partial(_open_clip, "CustomTextCLIP", text_qk_norm=True),
     "transformers CLIP, old end": lambda: _transformers(
         "CLIPModel", "CLIPConfig", text_config={**_HF_TEXT, "eos_token_id": 2}, vision_config=_HF_VISION

@@ -24,9 +24,13 @@ from clipq.runtime import load
 pytestmark = pytest.mark.skipif(not library.available(), reason=f"no native library: {library.why_not()}")
 
 TINY = resource("zoo", "clipq-tiny", "clipq-tiny-int8.safetensors")
-RUN = [name for name in BUILDERS if name.endswith(("CLIP", "GELU", "SigLIP", "ViT", "DeiT", "DINOv2", "transformer"))]
+RUN = [
+    name
+    for name in BUILDERS
+    if name.endswith(("CLIP", "GELU", "SigLIP", "ViT", "DeiT", "DINOv2", "DINOv3", "transformer"))
+]
 RUN = [name for name in RUN if "timm SigLIP" not in name]
-RUN += [name for name in VARIANTS if name.startswith("transformers") and "SwiGLU" not in name]
+RUN += [name for name in VARIANTS if name.startswith("transformers")]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

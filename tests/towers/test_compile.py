@@ -66,6 +66,14 @@ def test_a_tower_that_was_never_called_compiles_into_one_graph(name: str, kernel
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["timm EVA02", "timm DINOv3"])
+def test_a_tower_that_turns_by_place_compiles_into_one_graph(name: str) -> None:
+    module = quantize(build(name), "int8")
+    pixels = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(compiled(module)(pixels), module(pixels), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
 def test_a_text_tower_compiles_into_one_graph() -> None:
     module, _ = tower("open_clip CLIP")
     ids = torch.randint(1, 49408, (2, 16))

@@ -58,6 +58,7 @@ TABLE = {
     "open_clip mask over padding": (ONE, HOST),
     "open_clip class token in the text": (ONE, CAUSAL),
     "open_clip class token, seen": (ONE, CAUSAL),
+    "open_clip timm head": (ONE, CAUSAL),
     "open_clip normed queries in the text": (ONE, CAUSAL),
     "transformers CLIP, old end": (ONE, CAUSAL),
     "transformers CLIP image": (ONE, NONE),

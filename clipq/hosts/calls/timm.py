@@ -73,7 +73,7 @@ class Eva(Trunk, eva.Eva):
 
     def find(self) -> Tower | None:
         same = all(getattr(one.attn, "num_prefix_tokens", None) == self.num_prefix_tokens for one in self.blocks)
-        known = self.rope is None or (is_class(self.rope, *_AXIAL) and not self.rope_mixed)
+        known = self.rope is None or (is_class(self.rope, *_AXIAL) and not getattr(self, "rope_mixed", False))
         return super().find() if same and known else None
 
     def _embed(self, pixels: Tensor) -> tuple[Tensor, Rotary | None]:

@@ -51,7 +51,7 @@ def _described(module: nn.Module, host: Host, tower: str) -> Description:
     described = _checked(write, writer, whole)
     described["blocks"] = [writer.block(block) for block in found.blocks]
     if any(block.rotation != "none" for block in found.blocks):
-        described["rotary"] = writer.rotary(found, described)
+        described |= writer.rotary(found, described)
     described["steps"] += _AFTER[host.name](writer, module, tower)
     if tower == "image" and described["pixels"] != list(host.pixel_shape(module) or ()):
         raise Undescribed(f"it is made for pictures of {described['pixels']}, and used on others")

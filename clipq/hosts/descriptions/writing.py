@@ -83,11 +83,13 @@ class Writer:
         return [{"norm": self.norm(part)} for part in parts if type(part) is not nn.Identity and part is not None]
 
     def project(self, projection: nn.Module | Tensor | None) -> list[Part]:
-        """The step of a float projection: a linear, or a bare [in, out]. None is none."""
+        """The step of a projection: a linear, int8 or float, or a bare [in, out]. None is none."""
         if projection is None:
             return []
         if isinstance(projection, Tensor):
             return [{"linear": {"weight": self.name(projection), "transposed": True}}]
+        if isinstance(projection, QLinear):
+            return [{"linear": self.linear(projection)}]
         if type(projection) is not nn.Linear:
             raise Undescribed(f"the output projection is a {type(projection).__name__}")
         bias = {} if projection.bias is None else {"bias": self.name(projection.bias)}
@@ -124,8 +126,8 @@ class Writer:
         return name
 
     @torch.inference_mode()
-    def rotary(self, tower: Tower, described: Part) -> Part | None:
-        """The tables that the host makes for pictures of the tower's own size; None where it turns nothing.
+    def rotary(self, tower: Tower, described: Part) -> Part:
+        """The tables that the host makes for pictures of the tower's own size.
 
         Each of their columns follows one axis of the grid of patches, so that one row for each place on an axis is
         enough: `axes` says which axis, `cos` and `sin` are float32 [longest axis, head], in base 64.
@@ -137,14 +139,14 @@ class Writer:
         embedded = tower.embed(pixels)
         tables = embedded[1] if isinstance(embedded, tuple) else None
         if tables is None:
-            return None
+            raise Undescribed("its blocks could turn queries and keys, and are given nothing to turn them by")
         grid = [height // down, width // across]
         cos, sin = (table.float().cpu().numpy() for table in (tables.cos, tables.sin))
         axes = _axes(cos, sin, grid)
         if axes is None:
             raise Undescribed("queries and keys are turned by more than their place on one axis")
         columns = {name: _along(table, axes, grid) for name, table in (("cos", cos), ("sin", sin))}
-        return {"grid": grid, "prefix": tables.prefix, "axes": axes, **columns}
+        return {"rotary": {"grid": grid, "prefix": tables.prefix, "axes": axes, **columns}}
 
     def pool(self, module: nn.Module) -> Part:
         """SigLIP's attention pool."""

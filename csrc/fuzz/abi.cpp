@@ -181,7 +181,7 @@ struct Pass {
     Pass(Arguments& a, int64_t size) {
         const int64_t count = a.data.ConsumeIntegralInRange<int64_t>(0, 6), most = a.data.ConsumeIntegralInRange<int64_t>(0, 9);
         for (int64_t i = 0; i < count; i++) {
-            first.push_back(static_cast<int32_t>(a.size(size)));
+            first.push_back(static_cast<int32_t>(a.size(std::clamp<int64_t>(size, 0, 80))));
             number.push_back(static_cast<int32_t>(a.size(most)));
             for (int64_t t = 0; t < most; t++) weight.push_back(a.data.ConsumeIntegral<int32_t>() >> (a.a_coin() ? 8 : 12));
         }

@@ -213,7 +213,7 @@ CLIPQ_API int clipq_pool_attention(int path, int threads, const float* q, const 
                                    int64_t batch, int64_t heads, int64_t dim, float* y);
 
 // What each of `count` outputs of a pass of resizing is made of: `number[i]` neighbours from `first[i]` on, at most
-// `most`, with the weights weight[i * most ...], of 22 fractional bits.
+// `most`, with the weights weight[i * most ...], of 22 fractional bits, whose sizes add up to less than 2.
 struct clipq_taps {
     int64_t count, most;
     const int32_t *first, *number, *weight;

@@ -1,6 +1,7 @@
 // What stands before and after the blocks of a tower: cut patches, joined tokens, norms, float projections, pooling.
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 
 #include "blocks.h"
 
@@ -11,7 +12,19 @@ namespace {
 constexpr int64_t TASK_ROWS = 16;
 constexpr int64_t COPYING_COST = 8;  // one value's, in products
 
-bool sizes_fit(int64_t m, int64_t k) { return m >= 0 && m <= CLIPQ_MAX_N && k >= 1 && k <= CLIPQ_MAX_N; }
+// Beyond any memory and any amount of work, and no small multiple of it leaves int64.
+constexpr int64_t MOST = INT64_C(1) << 58;
+
+// Whether none of the sizes is negative, and they multiply to no more than MOST.
+bool fit(std::initializer_list<int64_t> sizes) {
+    int64_t all = 1;
+    for (const int64_t size : sizes) {
+        if (size < 0 || size > CLIPQ_MAX_N) return false;
+        if (size > 0 && all > MOST / size) return false;
+        all *= at_least(size, 1);
+    }
+    return true;
+}
 
 void copy(float* to, const float* from, int64_t count) {
     memcpy(to, from, sizeof(float) * static_cast<size_t>(count));
@@ -55,9 +68,9 @@ using namespace clipq;
 
 int clipq_cut_patches(int threads, const float* pixels, int64_t batch, int64_t channels, int64_t height, int64_t width,
                       int64_t down, int64_t across, float* rows) {
-    if (!sizes_fit(batch, channels) || down < 1 || across < 1 || height < down || width < across) return CLIPQ_BAD_SIZE;
+    if (!fit({batch, channels, height, width}) || channels < 1) return CLIPQ_BAD_SIZE;
+    if (down < 1 || across < 1 || height < down || width < across) return CLIPQ_BAD_SIZE;
     const int64_t tall = height / down, wide = width / across, k = channels * down * across;
-    if (!sizes_fit(tall * wide, k)) return CLIPQ_BAD_SIZE;
     const int64_t work = batch * tall * wide * k * COPYING_COST;
     with_team(worth_threads(threads, work), is_lasting(work), [&](Team& team) {
         team.each(batch * tall, [&](int64_t task) {  // a line of patches
@@ -76,7 +89,8 @@ int clipq_cut_patches(int threads, const float* pixels, int64_t batch, int64_t c
 int clipq_join_tokens(int threads, const float* patch_rows, int64_t batch, int64_t patches, int64_t width,
                       const float* prefix, int64_t prefixes, const float* positions, const float* weight,
                       const float* bias, float eps, float* rows) {
-    if (!sizes_fit(batch, width) || patches < 1 || prefixes < 0) return CLIPQ_BAD_SIZE;
+    if (!fit({patches, prefixes}) || patches < 1 || width < 1 || !fit({batch, prefixes + patches, width}))
+        return CLIPQ_BAD_SIZE;
     const int64_t tokens = prefixes + patches;
     each_rows(threads, batch * tokens, batch * tokens * width * COPYING_COST, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) {
@@ -98,7 +112,7 @@ int clipq_join_tokens(int threads, const float* patch_rows, int64_t batch, int64
 
 int clipq_layer_norm(int threads, const float* x, int64_t ldx, int64_t m, int64_t k, const float* weight,
                      const float* bias, float eps, float* y) {
-    if (!sizes_fit(m, k) || (m > 1 && ldx < k) || !(eps >= 0)) return CLIPQ_BAD_SIZE;
+    if (!fit({m, k}) || k < 1 || (m > 1 && (ldx < k || !fit({m, ldx}))) || !(eps >= 0)) return CLIPQ_BAD_SIZE;
     each_rows(threads, m, m * k * COPYING_COST, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row++) normalize_row(x + row * ldx, k, weight, bias, eps, y + row * k);
     });
@@ -109,7 +123,7 @@ int clipq_float_linear(int path, int threads, const float* x, int64_t m, int64_t
                        const float* bias, int64_t n, float* y) {
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
-    if (!sizes_fit(m, k) || n < 1 || n > CLIPQ_MAX_N || n % WIDEST) return CLIPQ_BAD_SIZE;
+    if (!fit({m, n, k}) || n < 1 || k < 1 || n % WIDEST) return CLIPQ_BAD_SIZE;
     each_rows(threads, m, m * n * k, [&](int64_t begin, int64_t end) {
         kernel->product(x + begin * k, k, weight, n, k, y + begin * n, n, end - begin, n);
         for (int64_t row = begin; row < end && bias; row++)
@@ -123,7 +137,7 @@ int clipq_pool_attention(int path, int threads, const float* q, const float* kv,
     const Kernel* kernel = usable_kernel(path);
     if (!kernel) return CLIPQ_UNSUPPORTED_PATH;
     const Sequences sequences = {offsets, batch};
-    if (heads < 1 || dim < 1 || !sequences.valid()) return CLIPQ_BAD_SIZE;
+    if (heads < 1 || dim < 1 || !sequences.valid() || !fit({sequences.rows(), heads, dim})) return CLIPQ_BAD_SIZE;
     if (batch == 0) return CLIPQ_OK;
     const int64_t longest = sequences.longest(), products = 2 * sequences.rows() * heads * dim;
     threads = worth_threads(threads, products);

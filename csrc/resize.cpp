@@ -2,6 +2,7 @@
 // what comes out. Its sums are exact in int32, so that their order is free: one addition per tap and rounding per pass
 // (Pillow's src/libImaging/Resample.c: weights of 22 fractional bits, first across, then down, 8 bits in between).
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <vector>
@@ -13,11 +14,17 @@ namespace {
 
 using namespace clipq;
 
+// Of 255 by weights that add up to this, the sum and half of a unit stay within int32.
+constexpr int64_t MOST_WEIGHT = (INT32_MAX - (1 << (TAP_BITS - 1))) / 255;
+
 bool fits(const clipq_taps& taps, int64_t size) {
     if (taps.count < 1 || taps.most < 1 || taps.count > CLIPQ_MAX_SIDE || taps.most > CLIPQ_MAX_SIDE) return false;
     for (int64_t i = 0; i < taps.count; i++) {
         const int64_t first = taps.first[i], number = taps.number[i];
         if (first < 0 || number < 1 || number > taps.most || first + number > size) return false;
+        int64_t all = 0;
+        for (int64_t t = 0; t < number; t++) all += std::abs(int64_t(taps.weight[i * taps.most + t]));
+        if (all > MOST_WEIGHT) return false;
     }
     return true;
 }
@@ -46,7 +53,7 @@ void resize(const Kernel& kernel, const uint8_t* pixels, int64_t height, int64_t
     std::vector<uint8_t> last(static_cast<size_t>(TAP_ROWS * stride + TAP_LANES));  // for vectors that reach past the end
     for (int64_t y = top; y < end; y += TAP_ROWS) {
         const uint8_t* rows = pixels + y * stride;
-        if (y + TAP_ROWS >= height) {
+        if ((height - y - TAP_ROWS) * stride < TAP_LANES) {  // of narrow pictures more than the last rows
             const int64_t left = std::min<int64_t>(TAP_ROWS, height - y);
             std::memcpy(last.data(), rows, static_cast<size_t>(left * stride));
             rows = last.data();

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -152,12 +153,18 @@ def _from_file(path: Path, precision: Precisions, device: torch.device) -> Model
     precision = settled(path, precision, device, say=True)
     if all(scheme.is_float for scheme in model.recipe.schemes.values()):
         return _to_precision(model, precision)
-    if precision != _DEFAULT and per_tower(precision) != {**per_tower(precision), **model.recipe.schemes}:
+    wanted, held = (_as_stored(schemes) for schemes in (per_tower(precision), model.recipe.schemes))
+    if precision != _DEFAULT and wanted != {**wanted, **held}:
         raise SchemeError(
             f"{path} holds {model.precision_name}; {precision!r} cannot be made of it. "
             "Leave out precision, or load the float model it was made from."
         )
     return model
+
+
+def _as_stored(schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
+    """Without how stored numbers are multiplied: a precision's name may mean more of that than when a file was saved."""
+    return {tower: replace(scheme, attention="float") for tower, scheme in schemes.items()}
 
 
 def _to_precision(model: Model, precision: Precisions) -> Model:

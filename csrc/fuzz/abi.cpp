@@ -4,6 +4,7 @@
 #include <fuzzer/FuzzedDataProvider.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "../clipq.h"
@@ -128,14 +129,97 @@ void blocks(Arguments& a) {
                      keeps ? keep.data() : nullptr, static_cast<int64_t>(keep.size()), a.a_coin() ? &rotary : nullptr, y.data());
 }
 
+// Whether one of the sizes is large and there may be such a thing: then its memory is the caller's to provide.
+bool real(std::initializer_list<int64_t> sizes) {
+    return std::any_of(sizes.begin(), sizes.end(), [](int64_t size) { return size > 80 && size <= CLIPQ_MAX_N; });
+}
+
+// How many floats these sizes are, and none where one of them cannot be: then nothing may be read or written.
+int64_t floats_of(std::initializer_list<int64_t> sizes) {
+    int64_t all = 1;
+    for (const int64_t size : sizes) all *= sensible(size, 80) ? size : 0;
+    return all;
+}
+
+void patches(Arguments& a) {
+    const int64_t batch = a.size(3), channels = a.size(4), height = a.size(12), width = a.size(12);
+    const int64_t down = a.size(5), across = a.size(5), count = a.size(9), prefixes = a.size(3), k = a.size(20);
+    if (real({batch, channels, height, width, count, prefixes, k})) return;
+    const auto pixels = a.floats(floats_of({batch, channels, height, width}));
+    std::vector<float> rows(pixels.size());  // what is cut is no more than there is
+    clipq_cut_patches(a.threads(), pixels.data(), batch, channels, height, width, down, across, rows.data());
+
+    const auto given = a.floats(floats_of({batch, count, k})), prefix = a.floats(floats_of({prefixes, k}));
+    const auto places = a.floats(floats_of({count, k})), weight = a.floats(floats_of({k}));
+    std::vector<float> y(given.size() + prefix.size() * static_cast<size_t>(std::clamp<int64_t>(batch, 0, 3)));
+    clipq_join_tokens(a.threads(), given.data(), batch, count, k, prefix.data(), prefixes, a.a_coin() ? places.data() : nullptr,
+                      weight.data(), weight.data(), a.a_coin() ? -1 : a.range(), y.data());
+}
+
+void floats(Arguments& a) {
+    const int64_t m = a.size(9), k = a.size(40), n = a.a_coin() ? 16 * a.data.ConsumeIntegralInRange<int64_t>(0, 3) : a.size(70);
+    const int64_t ldx = a.size(45);
+    if (real({m, k, n, ldx})) return;
+    const auto x = a.floats(floats_of({m, k})), weight = a.floats(floats_of({k, n})), bias = a.floats(floats_of({n}));
+    std::vector<float> y(static_cast<size_t>(floats_of({m, n})));
+    clipq_float_linear(a.path(), a.threads(), x.data(), m, k, weight.data(), a.a_coin() ? bias.data() : nullptr, n, y.data());
+
+    const auto wide = a.floats(floats_of({m, ldx})), scale = a.floats(floats_of({k}));
+    std::vector<float> normed(static_cast<size_t>(floats_of({m, k})));
+    if (m == 1 && (ldx < k || ldx > 80)) return;  // one row has no stride
+    clipq_layer_norm(a.threads(), wide.data(), ldx, m, k, scale.data(), scale.data(), a.range(), normed.data());
+}
+
+void pool(Arguments& a) {
+    const int64_t heads = a.size(3), dim = a.size(20), width = floats_of({heads, dim});
+    if (real({heads, dim})) return;
+    auto offsets = a.numbers(a.data.ConsumeIntegralInRange<int64_t>(1, 5), 12);
+    if (a.a_coin()) std::sort(offsets.begin(), offsets.end()), offsets[0] = 0;
+    for (int64_t& offset : offsets) offset = std::min<int64_t>(offset, 12);
+    const auto q = a.floats(width), kv = a.floats(12 * 2 * width);
+    std::vector<float> y((offsets.size() - 1) * static_cast<size_t>(width));
+    clipq_pool_attention(a.path(), a.threads(), q.data(), kv.data(), offsets.data(), static_cast<int64_t>(offsets.size()) - 1,
+                         heads, dim, y.data());
+}
+
+struct Pass {
+    std::vector<int32_t> first, number, weight;
+    clipq_taps taps;
+
+    Pass(Arguments& a, int64_t size) {
+        const int64_t count = a.data.ConsumeIntegralInRange<int64_t>(0, 6), most = a.data.ConsumeIntegralInRange<int64_t>(0, 9);
+        for (int64_t i = 0; i < count; i++) {
+            first.push_back(static_cast<int32_t>(a.size(std::clamp<int64_t>(size, 0, 80))));
+            number.push_back(static_cast<int32_t>(a.size(most)));
+            for (int64_t t = 0; t < most; t++) weight.push_back(a.data.ConsumeIntegral<int32_t>() >> (a.a_coin() ? 8 : 12));
+        }
+        taps = {count, most, first.data(), number.data(), weight.data()};
+    }
+};
+
+void picture(Arguments& a) {
+    const int64_t height = a.size(12), width = a.size(12), pixels = 3 * floats_of({height, width});
+    if (real({height, width})) return;
+    const Pass across(a, width), down(a, height);
+    const auto bytes = a.bytes(pixels);
+    const std::vector<float> table(3 * 256, 1.0f);
+    std::vector<float> out(static_cast<size_t>(3 * across.taps.count * down.taps.count));
+    clipq_preprocess(a.path(), reinterpret_cast<const uint8_t*>(bytes.data()), height, width, &across.taps, &down.taps,
+                     table.data(), out.data());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     Arguments a{FuzzedDataProvider(bytes, size)};
-    switch (a.data.ConsumeIntegralInRange(0, 3)) {
+    switch (a.data.ConsumeIntegralInRange(0, 7)) {
         case 0: linear(a); break;
         case 1: gather(a); break;
         case 2: blocks(a); break;
+        case 3: patches(a); break;
+        case 4: floats(a); break;
+        case 5: pool(a); break;
+        case 6: picture(a); break;
         default: block_bytes(a);
     }
     return 0;

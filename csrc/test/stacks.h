@@ -24,7 +24,7 @@ struct Norm {
 
 struct Block {
     int64_t width, heads, hidden;
-    int activation, rotation;
+    int activation, rotation, attention;
     bool symmetric, scaled, gated;
     Matrix qkv, out_proj, fc1, fc2;
     std::vector<Grid> grids;  // of the four, some given and some not
@@ -35,6 +35,7 @@ struct Block {
         : width(width_), heads(heads_), hidden(random.size(3 * width)),
           activation(static_cast<int>(random.from_to(0, CLIPQ_ACTIVATIONS - 1))),
           rotation(width / heads % 2 ? CLIPQ_NO_ROTATION : static_cast<int>(random.from_to(0, CLIPQ_ROTATIONS - 1))),
+          attention(static_cast<int>(random.from_to(0, CLIPQ_ATTENTIONS - 1))),
           symmetric(random.chance(2)), scaled(random.chance(2)), gated(random.chance(2)),
           qkv(random, 3 * width, width), out_proj(random, width, width),
           fc1(random, gated ? 2 * hidden : hidden, width), fc2(random, width, hidden), ln_1(random, width, true),
@@ -45,9 +46,9 @@ struct Block {
     }
 
     clipq_block view() const {
-        return {width, hidden, heads, activation, symmetric, gated, rotation, ln_1.view(), ln_2.view(), q_norm.view(),
-                k_norm.view(), attn_norm.view(), mlp_norm.view(), qkv.view(grids[0]), out_proj.view(grids[1]),
-                fc1.view(grids[2]), fc2.view(grids[3]), scaled ? ls_1.data() : nullptr,
+        return {width, hidden, heads, activation, symmetric, gated, rotation, attention, ln_1.view(), ln_2.view(),
+                q_norm.view(), k_norm.view(), attn_norm.view(), mlp_norm.view(), qkv.view(grids[0]),
+                out_proj.view(grids[1]), fc1.view(grids[2]), fc2.view(grids[3]), scaled ? ls_1.data() : nullptr,
                 scaled ? ls_2.data() : nullptr};
     }
 

@@ -129,6 +129,76 @@ void check_rotation(Report& report, int path) {
     }
 }
 
+void check_ends(Report& report, int path) {
+    const Values x(64, 1.0f);
+    const std::vector<int64_t> offsets = {0, 1, 2}, shuffled = {0, 2, 1}, late = {1, 2, 3};
+    Values y(64, UNTOUCHED);
+    const auto cut = [&](int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t down, int64_t across) {
+        return clipq_cut_patches(1, x.data(), batch, channels, height, width, down, across, y.data());
+    };
+    const auto join = [&](int64_t batch, int64_t patches, int64_t width, int64_t prefixes) {
+        return clipq_join_tokens(1, x.data(), batch, patches, width, x.data(), prefixes, nullptr, x.data(), x.data(), 0, y.data());
+    };
+    const auto norm = [&](int64_t ldx, int64_t m, int64_t k, float eps) {
+        return clipq_layer_norm(1, x.data(), ldx, m, k, x.data(), x.data(), eps, y.data());
+    };
+    const auto linear = [&](int64_t m, int64_t k, int64_t n) {
+        return clipq_float_linear(path, 1, x.data(), m, k, x.data(), nullptr, n, y.data());
+    };
+    const auto pool = [&](const std::vector<int64_t>& where, int64_t batch, int64_t heads, int64_t dim) {
+        return clipq_pool_attention(path, 1, x.data(), x.data(), where.data(), batch, heads, dim, y.data());
+    };
+    constexpr int64_t HUGE_SIZE = INT64_MAX, LARGE = INT64_C(1) << 40;
+    const int answers[] = {
+        cut(-1, 1, 4, 4, 2, 2), cut(1, 0, 4, 4, 2, 2), cut(1, 1, 4, 4, 0, 2), cut(1, 1, 4, 4, 2, -1), cut(1, 1, 4, 4, 5, 2),
+        cut(1, 1, 4, 4, 2, 5), cut(1, 1, -4, 4, 2, 2), cut(HUGE_SIZE, 1, 4, 4, 2, 2), cut(1, LARGE, LARGE, 4, 2, 2),
+        cut(1, 1, LARGE, LARGE, LARGE, LARGE), cut(1, LARGE, LARGE, LARGE, 1, 1), join(-1, 1, 2, 1), join(1, 0, 2, 1),
+        join(1, 1, 0, 1), join(1, 1, 2, -1), join(1, HUGE_SIZE, 2, 1), join(1, 1, 2, HUGE_SIZE), join(LARGE, LARGE, LARGE, LARGE),
+        norm(2, -1, 2, 0), norm(2, 2, 0, 0), norm(1, 2, 2, 0), norm(2, 2, 2, -1), norm(2, 2, 2, NAN), norm(HUGE_SIZE, 2, 2, 0),
+        norm(LARGE, LARGE, 2, 0), norm(LARGE, LARGE, LARGE, 0), linear(-1, 2, 16), linear(1, 0, 16), linear(1, 2, 0),
+        linear(1, 2, 15), linear(1, 2, -16), linear(LARGE, LARGE, LARGE), linear(HUGE_SIZE, 1, 16), pool(shuffled, 2, 1, 1),
+        pool(late, 2, 1, 1), pool(offsets, -1, 1, 1), pool(offsets, 2, 0, 1), pool(offsets, 2, 1, 0),
+        pool(offsets, 2, LARGE, LARGE), pool({0, HUGE_SIZE}, 1, 2, 2)};
+    for (const int answer : answers) report.check(answer == CLIPQ_BAD_SIZE, "a bad size before or after the blocks", path);
+    const int empty[] = {cut(0, 1, 4, 4, 2, 2), join(0, 1, 2, 1), norm(2, 0, 2, 0), linear(0, 2, 16), pool({0}, 0, 1, 1)};
+    for (const int answer : empty) report.check(answer == CLIPQ_OK, "nothing before or after the blocks", path);
+    for (const float v : y) report.check(v == UNTOUCHED, "an untouched row", path);
+}
+
+// Of pictures 4 x 4.
+void check_resizing(Report& report, int path) {
+    const std::vector<uint8_t> pixels(4 * 4 * 3, 9);
+    const Values table(3 * 256, 1.0f);
+    const std::vector<int32_t> first = {0, 1}, number = {2, 3}, weight(6, 1), before = {0, -1}, none = {2, 0}, many = {2, 4};
+    const std::vector<int32_t> late = {0, 2}, last = {0, INT32_MAX}, heavy = {1, 1, 0, 1 << 22, -(1 << 22), 1 << 22};
+    const clipq_taps good = {2, 3, first.data(), number.data(), weight.data()};
+    Values out(3 * 2 * 2, UNTOUCHED);
+    const auto run = [&](int64_t height, int64_t width, const clipq_taps& across, const clipq_taps& down) {
+        return clipq_preprocess(path, pixels.data(), height, width, &across, &down, table.data(), out.data());
+    };
+    std::vector<clipq_taps> bad(9, good);
+    bad[0].count = 0;
+    bad[1].count = -1;
+    bad[2].count = CLIPQ_MAX_SIDE + 1;
+    bad[3].most = 0;
+    bad[4].most = CLIPQ_MAX_SIDE + 1;
+    bad[5].first = before.data();
+    bad[6].first = late.data();
+    bad[7].number = none.data();
+    bad[8].number = many.data();
+    bad.push_back(good);
+    bad.back().first = last.data();
+    bad.push_back(good);
+    bad.back().weight = heavy.data();
+    for (const clipq_taps& one : bad)
+        report.check(run(4, 4, one, good) == CLIPQ_BAD_SIZE && run(4, 4, good, one) == CLIPQ_BAD_SIZE, "bad taps", path);
+    for (const int64_t side : {INT64_C(0), INT64_C(-1), INT64_C(3), CLIPQ_MAX_SIDE + 1, INT64_MAX})
+        report.check(run(side, 4, good, good) == CLIPQ_BAD_SIZE && run(4, side, good, good) == CLIPQ_BAD_SIZE, "a bad side",
+                     path);
+    for (const float v : out) report.check(v == UNTOUCHED, "an untouched picture", path);
+    report.check(run(4, 4, good, good) == CLIPQ_OK, "good taps", path);
+}
+
 void check_descriptions(Report& report, int path) {
     Random random(2);
     const Block block(random, 8, 2);
@@ -169,6 +239,8 @@ void check_no_path(Report& report, int path) {
         clipq_normalize_rows(path, 1, nullptr, 1, 1, 1, nullptr, nullptr, 0, 0, 0, 0, nullptr, nullptr, nullptr),
         clipq_attention(path, 1, 0, nullptr, nullptr, 1, 1, 1, 0, nullptr),
         clipq_gather_rows(path, 1, nullptr, nullptr, 1, 1, nullptr, 1, nullptr),
+        clipq_float_linear(path, 1, nullptr, 1, 1, nullptr, nullptr, 16, nullptr),
+        clipq_pool_attention(path, 1, nullptr, nullptr, nullptr, 1, 1, 1, nullptr),
         clipq_pack_block(path, &block, nullptr)};
     for (const int answer : answers) report.check(answer == CLIPQ_UNSUPPORTED_PATH, "no such path", path);
     report.check(clipq_block_size(path, &block) == 0, "a block's size without a path", path);
@@ -182,6 +254,8 @@ int main() {
         check_steps(report, path);
         check_blocks(report, path);
         check_rotation(report, path);
+        check_ends(report, path);
+        check_resizing(report, path);
         check_descriptions(report, path);
     }
     for (int path = -1; path <= CLIPQ_PATHS; path++)

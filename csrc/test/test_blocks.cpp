@@ -42,10 +42,11 @@ void turn_heads(int path, const Stack& stack, const Block& b, Values& qkv) {
             }
 }
 
-void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
+void attend_floats(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
     const int64_t dim = b.width / b.heads;
     if (stack.mask != CLIPQ_SEE_BUT_LAST) {
-        clipq_attention(path, 1, CLIPQ_FLOAT_ATTENTION, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, dim, stack.mask, mixed.data());
+        clipq_attention(path, 1, CLIPQ_FLOAT_ATTENTION, qkv.data(), stack.offsets.data(), stack.batch(), b.heads, dim,
+                        stack.mask, mixed.data());
         return;
     }
     // The last row's own key is taken away: as the last query of a sequence whose last key repeats nothing.
@@ -59,6 +60,23 @@ void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Val
                 kernel.attend({q, k, k + b.width, 3 * b.width, 3 * b.width, mixed.data() + (begin + row) * b.width + head,
                                b.width, 1, at_most(row + 1, keys), dim, at_most(row + 1, keys)}, scratch.data());
             }
+    }
+}
+
+// In integers where a sequence has keys enough and the block says so.
+void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
+    const int64_t d = b.width, dim = d / b.heads;
+    attend_floats(path, stack, b, qkv, mixed);
+    for (size_t s = 0; s + 1 < stack.offsets.size() && b.attention == CLIPQ_INT8_ATTENTION; s++) {
+        const int64_t begin = stack.offsets[s], rows = stack.offsets[s + 1] - begin;
+        const int64_t keys = stack.mask == CLIPQ_SEE_BUT_LAST && rows > 1 ? rows - 1 : rows;
+        const Kernel& kernel = *usable_kernel(path);
+        Values scratch(static_cast<size_t>(kernel.integer_attention_scratch(keys, dim)));
+        for (int64_t head = 0; head < d && keys >= CLIPQ_INT8_KEYS; head += dim) {
+            const float* q = qkv.data() + begin * 3 * d + head;
+            kernel.attend_integers({q, q + d, q + 2 * d, 3 * d, 3 * d, mixed.data() + begin * d + head, d, rows, keys,
+                                    dim, stack.mask == CLIPQ_SEE_ALL ? keys : 1}, scratch.data());
+        }
     }
 }
 
@@ -127,8 +145,8 @@ bool plan_is_bounded(int path, Random& random) {
         if (random.chance(2)) keep.push_back(offsets[static_cast<size_t>(i)]);
     keep.reserve(1);
     std::vector<float> y(static_cast<size_t>(offsets.back()));
-    const Call call = {&block, 1, nullptr, {offsets.data(), batch}, false, keep.data(),
-                       static_cast<int64_t>(keep.size()), y.data(), usable_kernel(path)};
+    const Call call = {&block, 1, nullptr, {offsets.data(), batch}, CLIPQ_SEE_ALL, keep.data(),
+                       static_cast<int64_t>(keep.size()), nullptr, y.data(), usable_kernel(path)};
     const Plan found = plan(call, static_cast<int>(random.from_to(1, 9)));
     int64_t sequences = 0, kept = 0;
     for (const auto* groups : {&found.alone, &found.shared})
@@ -146,7 +164,7 @@ Stack make_stack(Random& random) {
     const int64_t heads = random.from_to(1, 3), dim = random.size(24);
     // Now and then more rows than go through the stack at a time.
     if (random.chance(64)) return {random, 1, random.size(8), random.from_to(6, 12), 300};
-    return {random, heads, dim, random.from_to(1, 4), random.chance(16) ? 100 : 12};
+    return {random, heads, dim, random.from_to(1, 4), random.chance(16) ? 160 : 12};
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 """Odd inputs to models: each gives embeddings of the right shape or a `ClipqError`; int8 refuses what fp32 refuses.
 
+The same of `clipq.runtime`, which is given the models' files, and arrays in place of tensors.
+
     python scripts/building/fuzz_inputs.py --count 20000 --seed 0
 
 Prints the outcomes counted, and the first of each kind that should not be. Exit status 1 if there is any.
@@ -10,11 +12,13 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,9 @@ from PIL import Image
 from torch import nn
 
 import clipq
+from clipq import runtime
 from clipq.errors import ClipqError
+from clipq.runtime.model import RuntimeModel
 
 SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 16, 31, 32, 33, 64, 72)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.int64, torch.bool)
@@ -34,11 +40,12 @@ TEXTS = ("", " ", "a cat", "\x00", "\ud800", "😀" * 50, "x" * 5000, "a\nb", "{
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in int8, and the host's module of the same weights in float."""
+    """A model in int8, the host's module of the same weights in float, and the runtime's model of the same file."""
 
     name: str
     model: clipq.Model
     float_module: nn.Module
+    runtime: RuntimeModel
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,12 +56,16 @@ class Subject:
         return self.model.host.context_length(self.model.module) or 8
 
 
+_VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
+_TEXT = {"context_length": 16, "vocab_size": 300, "width": 32, "heads": 2, "layers": 1}
+CONFIGS = {"open_clip": {"embed_dim": 48, "vision_cfg": _VISION, "text_cfg": _TEXT}}
+"""Of models that cannot be saved without."""
+
+
 def _open_clip() -> nn.Module:
     import open_clip
 
-    vision = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 8}
-    text = {"context_length": 16, "vocab_size": 300, "width": 32, "heads": 2, "layers": 1}
-    return open_clip.CLIP(48, vision, text)
+    return open_clip.CLIP(48, dict(_VISION), dict(_TEXT))
 
 
 def _transformers(family: str) -> nn.Module:
@@ -72,7 +83,7 @@ def _transformers(family: str) -> nn.Module:
 def _timm() -> nn.Module:
     import timm
 
-    return timm.create_model("test_vit", pretrained=False, num_classes=0, dynamic_img_size=False)
+    return timm.create_model("test_vit", pretrained=False, num_classes=0)
 
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -89,9 +100,17 @@ def subjects() -> list[Subject]:
     found = []
     for name, make in MODULES.items():
         module = make().eval()
-        found.append(Subject(name, clipq.Model(clipq.quantize(deepcopy(module))), module))
+        model = clipq.quantize(clipq.Model(deepcopy(module), config=CONFIGS.get(name)))
+        found.append(Subject(name, model, module, _in_runtime(model)))
     tiny = clipq.load("clipq-tiny", precision="fp32")
-    return [*found, Subject("clipq-tiny", clipq.load("clipq-tiny"), tiny.module)]
+    return [*found, Subject("clipq-tiny", clipq.load("clipq-tiny"), tiny.module, runtime.load("clipq-tiny"))]
+
+
+def _in_runtime(model: clipq.Model) -> RuntimeModel:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        clipq.save(model, path)
+        return runtime.load(path)
 
 
 class Odd:
@@ -183,6 +202,30 @@ def outcome_of_model(subject: Subject, odd: Odd) -> str:
     return f"{tower}: embedded" if right else f"BUG {tower}: {list(found.shape)} {found.dtype} for {_described(given)}"
 
 
+def outcome_of_runtime(subject: Subject, odd: Odd) -> str:
+    """What one call of the runtime's model made of one input."""
+    model = subject.runtime
+    tower = odd.rng.choice(model.towers)
+    given = _as_arrays(odd.pixels() if tower == "image" else odd.texts())
+    try:
+        found = (model.encode_image if tower == "image" else model.encode_text)(given)
+    except ClipqError:
+        return f"runtime {tower}: refused"
+    except Exception as error:
+        return f"BUG runtime {tower}: {type(error).__name__} for {_described(given)}: {str(error)[:120]}"
+    right = isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype == np.float32
+    return f"runtime {tower}: embedded" if right else f"BUG runtime {tower}: {found!r:.60} for {_described(given)}"
+
+
+def _as_arrays(given: Any) -> Any:
+    """The same input without torch: numpy has no bfloat16."""
+    if isinstance(given, (list, tuple)):
+        return type(given)(_as_arrays(one) for one in given)
+    if not isinstance(given, torch.Tensor):
+        return given
+    return (given.detach().float() if given.dtype == torch.bfloat16 else given.detach()).numpy()
+
+
 def outcome_of_module(subject: Subject, odd: Odd) -> str:
     """Whether the quantized module takes and refuses what the float one does."""
     host, tower = subject.model.host, odd.rng.choice(subject.model.towers)
@@ -212,6 +255,9 @@ def _described(given: Any) -> str:
     return repr(given)[:100] if not isinstance(given, np.ndarray) else f"array {given.shape} {given.dtype}"
 
 
+OUTCOMES = (outcome_of_model, outcome_of_model, outcome_of_module, outcome_of_runtime)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20000)
@@ -228,7 +274,7 @@ def run(count: int, seed: int) -> int:
     for _ in range(count):
         subject = rng.choice(known)
         odd = Odd(rng, subject)
-        found = rng.choice((outcome_of_model, outcome_of_model, outcome_of_module))(subject, odd)
+        found = rng.choice(OUTCOMES)(subject, odd)
         if found.startswith("BUG"):
             bugs[f"{subject.name}: {found}"] += 1
             found = "BUG"

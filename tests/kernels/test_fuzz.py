@@ -16,6 +16,7 @@ SAYS = {
     "test_arguments": "arguments: ",
     "test_abi": "C ABI on path 0: 60 cases",
     "test_blocks": "stacks on path 0: 60 cases",
+    "test_ends": "ends of emulated avx512_vnni: 60 cases",
     "test_kernels": "emulated avx512_vnni: 60 cases",
     "test_steps": "steps of emulated avx512_vnni: 60 cases",
     "test_threads": "threads of portable: 1 cases",

@@ -33,12 +33,12 @@ struct IntegerAttend {
             for (int64_t r = 0; r < rows; r++)
                 factor[r] = scale * Scores::template quantize<Act, Isa::OFFSET>(job.q + (q + r) * job.ldq, job.dim,
                                                                head.queries + r * head.depth);
-            Scores::score(head, rows, most, job.dim);
+            Scores::score(head, rows, at_most(most, finite), job.dim);
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t seen = at_most(job.visible + q + r, job.keys);
                 float* row = head.scores + r * head.across;
                 weight[r] = seen > finite ? __builtin_nanf("") : Shares<Isa>::shares(row, seen, factor[r]);
-                const int64_t done = round_up(seen, Head::PAIRED) / 2;
+                const int64_t done = weight[r] == weight[r] ? round_up(seen, Head::PAIRED) / 2 : 0;
                 memset(row + done, 0, sizeof(float) * static_cast<size_t>(at_least(Values::pairs_of(most) - done, 0)));
             }
             Values::mix(head, rows, most, job.dim);

@@ -59,11 +59,17 @@ struct Shares {
     }
 
     // softmax(factor * row[0 .. seen)) as pairs of shares [round_up(seen, PAIRED) / 2] in the row's own place; what each
-    // is to be multiplied by, NaN where scores are not finite. factor: log2(e) included.
+    // is to be multiplied by, NaN (and no shares) where scores are not finite. factor: log2(e) included.
     static float shares(float* row, int64_t seen, float factor) {
         const float most = largest(row, seen), top = most * factor;
         const Floats times = splat<Isa>(factor), above = splat<Isa>(LOG2_MOST);
-        const auto at = [&](int64_t i) { return share(Isa::fma(load<Floats>(row + i) - most, times, above)); };
+        if (!(top - top == 0.0f)) return __builtin_nanf("");
+        const auto of = [&](Floats scores) { return share(Isa::fma(scores - most, times, above)); };
+        const auto at = [&](int64_t i) { return of(load<Floats>(row + i)); };
+        const auto some = [&](int64_t i) {  // those before `seen`
+            const Ints there = before(at_least(seen - i, 0));
+            return of(there ? load<Floats>(row + i) : splat<Isa>(most)) & there;
+        };
         Ints sum = {};
         const auto put = [&](int64_t i, Ints low, Ints high) {
             sum += low + high;
@@ -72,9 +78,8 @@ struct Shares {
         };
         int64_t i = 0;
         for (; i + PAIRED <= seen; i += PAIRED) put(i, at(i), at(i + LANES));
-        if (i < seen) put(i, at(i) & before(seen - i), at(i + LANES) & before(at_least(seen - i - LANES, 0)));
+        if (i < seen) put(i, some(i), some(i + LANES));
         const float all = folded<Sum, float>(__builtin_convertvector(sum, Floats));
-        if (!(top - top == 0.0f)) return __builtin_nanf("");
         return 1.0f / (all <= MOST_SHARES ? all : fewer_bits(row, seen, all));
     }
 

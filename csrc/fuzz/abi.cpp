@@ -93,6 +93,7 @@ void blocks(Arguments& a) {
     clipq_block block{};
     block.heads = a.size(4), block.width = a.size(32), block.hidden = a.size(40);
     block.activation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ACTIVATIONS), block.symmetric = a.data.ConsumeBool();
+    block.attention = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ATTENTIONS);
     block.gated = a.a_coin(), block.rotation = a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_ROTATIONS);
     const float there = 1;  // until its size is known
     block.ln_1 = block.ln_2 = {&there, nullptr, 1e-5f, a.data.ConsumeIntegralInRange<int>(-1, CLIPQ_NORMS)};

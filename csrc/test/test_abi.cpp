@@ -62,17 +62,21 @@ bool attention_is_right(int path, Random& random) {
     const std::vector<int64_t> offsets = random.offsets(random.from_to(1, 3), random.chance(32) ? 300 : 40);
     const int64_t batch = static_cast<int64_t>(offsets.size()) - 1, rows = offsets.back(), width = heads * dim;
     const bool causal = random.chance(2);
+    const int kind = static_cast<int>(random.from_to(0, CLIPQ_ATTENTIONS - 1));
     Values qkv = random.values(rows * 3 * width, -2, 2), y(static_cast<size_t>(rows * width));
     const int64_t poisoned = random.chance(4) ? random.from_to(0, batch - 1) : -1;
     if (poisoned >= 0) qkv[static_cast<size_t>(offsets[static_cast<size_t>(poisoned)] * 3 * width)] = NAN;
-    if (clipq_attention(path, 1, CLIPQ_FLOAT_ATTENTION, qkv.data(), offsets.data(), batch, heads, dim, causal, y.data())) return false;
+    if (clipq_attention(path, 1, kind, qkv.data(), offsets.data(), batch, heads, dim, causal, y.data())) return false;
     for (int64_t s = 0; s < batch; s++) {
         const int64_t begin = offsets[static_cast<size_t>(s)], end = offsets[static_cast<size_t>(s + 1)];
         for (int64_t i = begin; i < end && s != poisoned; i++)
             for (int64_t head = 0; head < width; head += dim) {
+                const float *q = qkv.data() + i * 3 * width + head, *out = y.data() + i * width + head;
                 const float* keys = qkv.data() + begin * 3 * width + width + head;
-                if (!attended_is_right(qkv.data() + i * 3 * width + head, keys, keys + width, 3 * width,
-                                       causal ? i - begin + 1 : end - begin, dim, y.data() + i * width + head))
+                const int64_t all = end - begin, seen = causal ? i - begin + 1 : all;
+                if (kind == CLIPQ_FLOAT_ATTENTION
+                        ? !attended_is_right(q, keys, keys + width, 3 * width, seen, dim, out)
+                        : !attended_in_integers(q, keys, keys + width, 3 * width, seen, all, dim, out))
                     return false;
             }
     }

@@ -24,8 +24,8 @@ void check_steps(Report& report, int path) {
     const auto normalize = [&](int64_t ldx, int64_t m, int64_t k, float eps) {
         return clipq_normalize_rows(path, 1, x, ldx, m, k, scale, scale, eps, 0, 0, 0, q, scale, zero_point);
     };
-    const auto attend = [&](const int64_t* where, int64_t batch, int64_t heads, int64_t dim) {
-        return clipq_attention(path, 1, 0, x, where, batch, heads, dim, 0, y);
+    const auto attend = [&](const int64_t* where, int64_t batch, int64_t heads, int64_t dim, int kind = 0) {
+        return clipq_attention(path, 1, kind, x, where, batch, heads, dim, 0, y);
     };
     const auto gather = [&](int64_t rows, int64_t k, const int64_t* which, int64_t count) {
         return clipq_gather_rows(path, 1, table, scale, rows, k, which, count, y);
@@ -36,7 +36,7 @@ void check_steps(Report& report, int path) {
         linear(2, 2, 2, 2, 2, CLIPQ_ACTIVATIONS), normalize(2, -1, 2, 0), normalize(2, 2, 0, 0),
         normalize(1, 2, 2, 0), normalize(2, 2, TOO_LONG, 0), normalize(2, 2, 2, -1), normalize(2, 2, 2, NAN),
         attend(shuffled, 2, 1, 1), attend(late, 2, 1, 1), attend(offsets, -1, 1, 1), attend(offsets, 2, 0, 1),
-        attend(offsets, 2, 1, 0), gather(2, 0, ids, 2), gather(2, TOO_LONG, ids, 2), gather(2, 2, ids, -1),
+        attend(offsets, 2, 1, 0), attend(offsets, 2, 1, 1, -1), attend(offsets, 2, 1, 1, CLIPQ_ATTENTIONS), gather(2, 0, ids, 2), gather(2, TOO_LONG, ids, 2), gather(2, 2, ids, -1),
         gather(2, 2, far, 2), clipq_pack(path, table, 0, 2, packed.data()),
         clipq_pack(path, table, 1, TOO_LONG, packed.data()),
         clipq_quantize_rows(path, 1, x, 2, -1, 2, 0, 0, 0, q, scale, zero_point)};

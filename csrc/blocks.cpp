@@ -119,7 +119,7 @@ class Run {
         Heads job = {x, block.heads, block.dim(), floats(block, norm.weight), floats(block, norm.bias), norm.eps,
                      norm.kind == CLIPQ_LAYER_NORM, nullptr, nullptr, block.rotation};
         const clipq_rotary* rotary = call_.rotary;
-        if (block.rotation != CLIPQ_NO_ROTATION && b_.places[row] >= rotary->prefix) {
+        if (rotary && block.rotation != CLIPQ_NO_ROTATION && b_.places[row] >= rotary->prefix) {
             const int64_t at = (b_.places[row] - rotary->prefix) * rotary->dim;
             job.cos = rotary->cos + at;
             job.sin = rotary->sin + at;
@@ -193,12 +193,12 @@ bool kept_rows_valid(const int64_t* keep, int64_t kept, int64_t rows) {
     return kept >= 0;
 }
 
-// Whether every block that turns its queries and keys has tables for all places.
+// Whether the tables, if there are any, are for the heads of every block that turns them, and for all places.
 bool can_turn(const Call& call) {
     const clipq_rotary* rotary = call.rotary;
+    if (!rotary) return true;  // nothing is turned
     for (int64_t i = 0; i < call.count; i++)
-        if (call.block(i).rotation != CLIPQ_NO_ROTATION && (!rotary || rotary->dim != call.block(i).dim())) return false;
-    if (!rotary) return true;
+        if (call.block(i).rotation != CLIPQ_NO_ROTATION && rotary->dim != call.block(i).dim()) return false;
     return rotary->cos && rotary->sin && rotary->prefix >= 0 && rotary->tokens >= 0 &&
            call.sequences.longest() - rotary->prefix <= rotary->tokens;
 }

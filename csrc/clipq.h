@@ -179,7 +179,7 @@ CLIPQ_API int64_t clipq_block_width(const uint8_t* packed, size_t size);
 // `count` packed blocks, one after the other, over x [rows, width], whose rows offsets[i] to offsets[i + 1] are
 // sequence i of `batch` (offsets[0] is 0, no sequence is empty). y: [rows, width]; x is not changed. With `keep`,
 // ascending row numbers, only those rows of the last block's result are computed: y is [kept, width]. NULL keeps all.
-// mask: enum clipq_mask. rotary: needed where a block turns its queries and keys, with a row for every place.
+// mask: enum clipq_mask. rotary: for blocks that turn their queries and keys, with a row for every place; NULL: none does.
 CLIPQ_API int clipq_run_blocks(int threads, const uint8_t* const* blocks, int64_t count, const float* x,
                                const int64_t* offsets, int64_t batch, int mask, const int64_t* keep, int64_t kept,
                                const clipq_rotary* rotary, float* y);

@@ -1,7 +1,7 @@
 """The native kernels as `torch.library` ops, so that `torch.compile` and `torch.export` see through them.
 
     clipq::linear(x, packed, scale, bias, symmetric, path, input_scale, input_zero_point) -> [..., out]
-    clipq::blocks(x, offsets, blocks, causal, keep, cos, sin, prefix, last_unseen) -> [rows or kept, width]
+    clipq::blocks(x, offsets, blocks, causal, keep, rotary, prefix, last_unseen) -> [rows or kept, width]
 
 Eager calls go around the dispatcher, which costs some 10 us a call. None of them has a gradient.
 """
@@ -90,17 +90,16 @@ def blocks(
     blocks: list[Tensor],
     causal: bool,
     keep: Tensor | None,
-    cos: Tensor | None = None,
-    sin: Tensor | None = None,
+    rotary: Tensor | None = None,
     prefix: int = 0,
     last_unseen: bool = False,
 ) -> Tensor:
     """Transformer blocks, packed by `stack.pack_block`, over `x` [rows, width].
 
     Rows offsets[i]:offsets[i + 1] (int64 [batch + 1]) are sequence i, and attention stays within it. `keep`: int64
-    rows, ascending; then only those of the last block's result are computed and come back. `cos`, `sin`: the tables of
-    rotary embeddings, [tokens, width / heads], for the rows of a sequence after the first `prefix`. `last_unseen`: of a
-    causal stack, whose sequences' last row is attended to by none.
+    rows, ascending; then only those of the last block's result are computed and come back. `rotary`: [2, tokens,
+    width / heads], cosines and sines of rotary embeddings for the rows of a sequence after the first `prefix`.
+    `last_unseen`: of a causal stack, whose sequences' last row is attended to by none.
     Raises `QuantizationError` for arguments that do not fit together.
     """
     _require(x.ndim == 2 and x.is_floating_point() and x.is_cpu, "x", x, "floats [rows, width] on the CPU")
@@ -112,12 +111,12 @@ def blocks(
         _require_plain("a block", block, torch.uint8)
         width = load().clipq_block_width(block.data_ptr(), block.numel())
         _require(width == x.shape[1], "a block", block, f"packed by this process, of width {x.shape[1]}")
-    rotary = None
-    if cos is not None and sin is not None:
-        tables = cos.ndim == 2 and cos.is_cpu and sin.is_cpu and cos.shape == sin.shape
-        _require(tables, "cos", cos, f"[tokens, width / heads] on the CPU, as sin, {list(sin.shape)}")
-        rotary = (cos, sin, prefix)
-    return stack.run_packed(x, offsets, stack.pointers(blocks), int(causal) + last_unseen, keep, rotary)
+    tables = None
+    if rotary is not None:
+        fits = rotary.ndim == 3 and len(rotary) == 2 and rotary.is_cpu and rotary.is_floating_point()
+        _require(fits, "rotary", rotary, "floats [2, tokens, width / heads] on the CPU")
+        tables = (*rotary.unbind(0), prefix)
+    return stack.run_packed(x, offsets, stack.pointers(blocks), int(causal) + last_unseen, keep, tables)
 
 
 @blocks.register_fake

@@ -118,8 +118,9 @@ class FusedStack:
         ready, rotary = self._ready.part(blocks), sequences.rotary
         tables = None if rotary is None else (rotary.cos, rotary.sin, rotary.prefix)
         if ops.traced(x):
-            parts = (x, sequences.offsets, ready.blocks, causal, keep, *(tables or (None, None, 0)))
-            return ops.blocks(*parts, sequences.last_unseen)
+            parts = (x, sequences.offsets, ready.blocks, causal, keep)
+            turned = (None, 0) if rotary is None else (torch.stack((rotary.cos, rotary.sin)), rotary.prefix)
+            return ops.blocks(*parts, *turned, sequences.last_unseen)
         ops.refuse_gradient(x)
         return run_packed(x, sequences.offsets, ready.addresses, int(causal) + sequences.last_unseen, keep, tables)
 

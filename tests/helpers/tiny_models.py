@@ -189,6 +189,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "timm RMSNorm": partial(_timm, "test_vit", num_classes=0, norm_layer=_rms_norm, qk_norm=True),
     "timm EVA02": partial(_eva, "eva02_base_patch16_clip_224"),
     "timm EVA02, packed": partial(_eva, "eva02_base_patch16_clip_224", scale_mlp=False, qkv_fused=True, qkv_bias=False),
+    "timm EVA02, not turned": partial(_eva, "eva02_base_patch16_clip_224", use_rot_pos_emb=False),
     "timm EVA, biases apart": partial(_eva, "eva02_base_patch16_clip_224", qkv_fused=True),
     "timm EVA, post-norm": partial(_eva, "eva02_enormous_patch14_clip_224", img_size=56),
     "timm PE-Core": partial(_eva, "vit_pe_core_base_patch16_224", attn_pool_num_heads=2),

@@ -36,6 +36,7 @@ UNDESCRIBED = {
     ("timm attention pool", "image"): "leaves out the class token",
     ("timm RMSNorm", "image"): "no LayerNorm",
     ("timm EVA, biases apart", "image"): PLAIN,
+    ("timm EVA02, not turned", "image"): "nothing to turn them by",
     ("timm EVA, post-norm", "image"): PLAIN,
     ("timm DINOv3, gated", "image"): "no LayerNorm",
     ("timm RoPE, mixed", "image"): PLAIN,

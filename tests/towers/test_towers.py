@@ -81,6 +81,7 @@ TABLE = {
     "timm RMSNorm": (ONE, NONE),
     "timm EVA02": (ONE, NONE),
     "timm EVA02, packed": (ONE, NONE),
+    "timm EVA02, not turned": (ONE, NONE),
     "timm EVA, biases apart": (HOST, NONE),
     "timm EVA, post-norm": (HOST, NONE),
     "timm PE-Core": (ALL, NONE),

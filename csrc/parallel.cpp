@@ -73,10 +73,21 @@ void Team::wait() {
     const unsigned generation = meeting_.generation.load(std::memory_order_relaxed);
     if (meeting_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
         meeting_.arrived.store(0, std::memory_order_relaxed);
-        meeting_.generation.store(generation + 1, std::memory_order_release);
-    } else {
-        spin_until([&] { return meeting_.generation.load(std::memory_order_acquire) != generation; });
+        meeting_.generation.store(generation + 1, std::memory_order_seq_cst);
+        if (meeting_.sleepers.load(std::memory_order_seq_cst) > 0) wake_sleepers(meeting_.generation);
+        return;
     }
+    const auto goes_on = [&] { return meeting_.generation.load(std::memory_order_acquire) != generation; };
+    for (int spins = 0; spins < SPINS; spins++) {
+        if (goes_on()) return;
+        pause_briefly();
+    }
+    // Asleep rather than yielding: whoever yields goes behind all others of a busy machine, whoever sleeps is woken at
+    // once, and the core meanwhile is for a thread that this one waits for. On two cores that eight others were using, a
+    // ViT-B/32 took 30 ms so, and 140 where it yielded. Either side marks its own before it looks at the other's.
+    meeting_.sleepers.fetch_add(1, std::memory_order_seq_cst);
+    while (!goes_on()) sleep_while(meeting_.generation, generation);
+    meeting_.sleepers.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void run_team(int threads, bool lasting, void (*body)(const void*, Team&), const void* context) {

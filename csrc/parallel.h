@@ -10,7 +10,7 @@ struct Meeting {
     std::atomic<int64_t> next{0};
     std::atomic<int> arrived{0};
     std::atomic<unsigned> generation{0};
-    std::atomic<int> seats{0};
+    std::atomic<int> seats{0}, sleepers{0};
 };
 
 // One thread's part in a call that several threads run side by side: each of them goes through the same steps, and a

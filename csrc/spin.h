@@ -9,7 +9,7 @@ namespace clipq {
 
 // Some 5 us; then the core is left to whom the others may be waiting for. With ten times as many, a ViT-B/32 on two
 // threads took 1.5 times as long on a machine whose cores others were using as well: a thread that spins uses up its
-// turn, and then it is the one that the others wait for. On a free core, leaving it costs half a microsecond.
+// turn, and then it is the one that the others wait for.
 constexpr int SPINS = 400;
 
 template <class Done>

@@ -9,7 +9,11 @@
 #include <dlfcn.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <climits>
+#include <ctime>
+#include <linux/futex.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 #endif
 
@@ -59,6 +63,25 @@ int processors() {
     const unsigned all = std::thread::hardware_concurrency();
     return all ? static_cast<int>(all) : 1;
 }
+
+#ifdef __linux__
+
+void sleep_while(const std::atomic<unsigned>& value, unsigned old) {
+    const timespec most = {0, 1000000};
+    syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, old, &most, nullptr, 0);
+}
+
+void wake_sleepers(const std::atomic<unsigned>& value) {
+    syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+#else
+
+void sleep_while(const std::atomic<unsigned>&, unsigned) { std::this_thread::yield(); }
+
+void wake_sleepers(const std::atomic<unsigned>&) {}
+
+#endif
 
 void pause_briefly() {
 #if defined(__x86_64__)

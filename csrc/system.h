@@ -2,6 +2,7 @@
 // for the probing of Arm processors in cpu.cpp.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 
@@ -22,6 +23,10 @@ int process_number();
 
 // Processors that this process may run on, at least 1.
 int processors();
+
+// Sleeps while `value` is `old`, for a millisecond at most, until wake_sleepers; or only leaves the processor to others.
+void sleep_while(const std::atomic<unsigned>& value, unsigned old);
+void wake_sleepers(const std::atomic<unsigned>& value);
 
 // A few cycles in a loop that waits for another core.
 void pause_briefly();

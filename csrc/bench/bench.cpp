@@ -101,9 +101,8 @@ Bytes packed_block(int path, const Shape& shape) {
     block.hidden = h;
     block.heads = shape.heads;
     block.activation = CLIPQ_GELU;
-    block.eps_1 = block.eps_2 = 1e-5f;
-    block.ln_1_weight = block.ln_2_weight = ones.data();
-    block.ln_1_bias = block.ln_2_bias = zeros.data();
+    block.attention = CLIPQ_INT8_ATTENTION;
+    block.ln_1 = block.ln_2 = {ones.data(), zeros.data(), 1e-5f, CLIPQ_LAYER_NORM};
     block.qkv = qkv.view();
     block.out_proj = out_proj.view();
     block.fc1 = fc1.view();
@@ -183,7 +182,7 @@ class Tower {
         clocks.reset();
         clocks.width = d;
         clipq_run_blocks(threads, addresses_.data(), shape_.layers, rows_.data(), offsets_.data(), batch, 0,
-                         shape_.pooled ? keep_.data() : nullptr, kept, result_.data());
+                         shape_.pooled ? keep_.data() : nullptr, kept, nullptr, result_.data());
         Sample sample;
         for (size_t i = 0; i < STEPS; i++) sample.steps[i] = static_cast<double>(clocks.nanoseconds[i]) * 1e-6;
         *mark++ = now();

@@ -8,6 +8,6 @@ header, so that whoever reads the file needs to know no host:
            {tensor, prefix: how many of the first rows belong to the prefix}, norm, blocks, keep, steps
     text:  context, vocabulary, tokens {weight, scale}, positions, causal, pool {kind, id}, blocks, steps
 
-`keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token}, {"linear"}
-(float: weight, bias, transposed), {"attention": the attention pool of SigLIP}.
+`keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token, or
+[first, behind the last]}, {"linear"} (float: weight, bias, transposed), {"attention": the attention pool of SigLIP}.
 """

@@ -114,6 +114,9 @@ _SIGLIP_TEXT = {"text_no_causal_mask": True, "text_pool_type": "last", "text_pro
 _ONE_TOWER = {"projection_dim": 48}
 
 
+_SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+
+
 def _masking_padding(module: nn.Module) -> nn.Module:
     module.text.use_pad_mask = True  # no configuration says it yet
     return module
@@ -159,6 +162,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "timm positions without class": partial(_timm, "test_vit", no_embed_class=True, reg_tokens=2),
     "timm normed queries": partial(_timm, "test_vit", qk_norm=True),
     "timm gates": partial(_timm, "test_vit", scale_attn_norm=True, scale_mlp_norm=True),
+    "timm distilled": partial(_timm, "deit_tiny_distilled_patch16_224", num_classes=0, **_SMALL),
     "timm all tokens": partial(_timm, "test_vit", num_classes=0, global_pool=""),
 }
 """What a tower may have otherwise: another pooling, another class, something in a block that a plain one has not."""

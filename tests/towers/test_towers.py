@@ -70,6 +70,7 @@ TABLE = {
     "timm attention pool": (ALL, NONE),
     "timm no class token": (ALL, NONE),
     "timm registers": (ALL, NONE),
+    "timm distilled": (ALL, NONE),
     "timm scales": (ONE, NONE),
     "timm positions without class": (ONE, NONE),
     "timm normed queries": (HOST, NONE),

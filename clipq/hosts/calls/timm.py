@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timm.layers import Mlp, attention_pool
-from timm.models import vision_transformer
+from timm.models import deit, vision_transformer
 from torch import Tensor, nn
 
 from ...towers.calls import WholeBlock, WholePool, WholeTower, is_pixels
@@ -53,6 +53,14 @@ class VisionTransformer(WholeTower, vision_transformer.VisionTransformer):
         options = {name: value for name, value in given.items() if value is not None and value is not False}
         tower = self._usable(x, options)
         return super().forward(x, **options) if tower is None else self.forward_head(run_image(tower, x))
+
+
+class VisionTransformerDistilled(VisionTransformer, deit.VisionTransformerDistilled):
+    """DeiT's with a distillation token: its head reads two of all tokens."""
+
+    def find(self) -> Tower | None:
+        blocks = blocks_of(self.blocks, TIMM)
+        return blocks and Tower(blocks, self._embed, self.norm, tuple(self.children()), None)
 
 
 class Block(WholeBlock, vision_transformer.Block):

@@ -95,7 +95,7 @@ def test_other_precisions_are_not_and_say_why(precision):
         assert "int8" in described(of, tower)["undescribed"] or "is not among" in described(of, tower)["undescribed"]
 
 
-@pytest.mark.parametrize("tokens", [[2, 2], [0, 99], [0], "x", [-1, 2], [0, 1.5], 17, None])
+@pytest.mark.parametrize("tokens", [[2, 2], [0, 99], [0], "x", [-1, 2], [0, 1.5], 18, None])
 def test_a_mean_of_tokens_that_are_not_there_is_refused(tokens, monkeypatch):
     of = model("timm distilled", "int8")
     table = described(of, "image")

@@ -70,11 +70,11 @@ TABLE = {
     "timm attention pool": (ALL, NONE),
     "timm no class token": (ALL, NONE),
     "timm registers": (ALL, NONE),
-    "timm distilled": (ALL, NONE),
     "timm scales": (ONE, NONE),
     "timm positions without class": (ONE, NONE),
     "timm normed queries": (HOST, NONE),
     "timm gates": (HOST, NONE),
+    "timm distilled": (ALL, NONE),
     "timm all tokens": (ALL, NONE),
 }
 """How the image and the text tower of each tiny model are run."""

@@ -163,7 +163,7 @@ def _from_file(path: Path, precision: Precisions, device: torch.device) -> Model
 
 
 def _as_stored(schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
-    """Without how stored numbers are multiplied: a precision's name may mean more of that than when a file was saved."""
+    """Without how numbers are multiplied: a precision's name may mean more of that than when a file was saved."""
     return {tower: replace(scheme, attention="float") for tower, scheme in schemes.items()}
 
 

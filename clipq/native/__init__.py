@@ -9,6 +9,7 @@ header, so that whoever reads the file needs to know no host:
            rotary {grid, prefix, axes, cos, sin: see `rotary.py`}
     text:  context, vocabulary, tokens {weight, scale}, positions, causal, pool {kind, id}, blocks, steps
 
-`keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token}, {"linear"}
-(float: weight, bias, transposed; or int8), {"attention": the attention pool of SigLIP}.
+`keep` is the token that is read, None for all. `steps` follow the blocks: {"norm"}, {"mean": first token, or
+[first, behind the last]}, {"linear"} (float: weight, bias, transposed; or int8), {"attention": the attention pool of
+SigLIP}.
 """

@@ -65,14 +65,21 @@ def _step(tensors: Tensors, table: Any, width: int, tokens: int) -> tuple[Step, 
         norm = tensors.norm(table["norm"], width)
         return lambda rows, batch, threads: steps.layer_norm(rows, norm, threads), width, tokens
     if kind == "mean":
-        first = tensors.number(table, "mean", 0, tokens - 1)
-        return lambda rows, batch, threads: rows.reshape(batch, -1, width)[:, first:].mean(axis=1), width, 1
+        part = _part(tensors, table["mean"], tokens)
+        return lambda rows, batch, threads: rows.reshape(batch, -1, width)[:, part].mean(axis=1), width, 1
     if kind == "linear":
         linear = _linear(tensors, table["linear"], width)
         return lambda rows, batch, threads: linear(rows, threads), linear.outputs, tokens
     if kind == "attention":
         return described_pool(tensors, table["attention"], width), width, 1
     raise tensors.wrong(f"a step after the blocks is {table!r:.60}; known are norm, mean, linear and attention")
+
+
+def _part(tensors: Tensors, bounds: Any, tokens: int) -> slice:
+    """Of a sequence's tokens: from a number on, or [first, behind the last]."""
+    first, end = bounds if isinstance(bounds, list) and len(bounds) == 2 else (bounds, tokens)
+    first = tensors.number({"mean": first}, "mean", 0, tokens - 1)
+    return slice(first, tensors.number({"mean": end}, "mean", first + 1, tokens))
 
 
 def _linear(tensors: Tensors, table: Any, inputs: int) -> steps.FloatLinear | steps.Linear:

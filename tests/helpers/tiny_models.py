@@ -123,6 +123,9 @@ _SIGLIP_TEXT = {"text_no_causal_mask": True, "text_pool_type": "last", "text_pro
 _ONE_TOWER = {"projection_dim": 48}
 
 
+_SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+
+
 def _eva(name: str, **options: object) -> nn.Module:
     sizes = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 0}
     return _timm(name, **{**sizes, **options})
@@ -208,6 +211,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "transformers MetaCLIP 2 text, projected": lambda: _transformers(
         "MetaClip2TextModelWithProjection", "MetaClip2TextConfig", **_HF_TEXT, **_ONE_TOWER
     ),
+    "timm distilled": partial(_timm, "deit_tiny_distilled_patch16_224", num_classes=0, **_SMALL),
     "timm all tokens": partial(_timm, "test_vit", num_classes=0, global_pool=""),
 }
 """What a tower may have otherwise: another pooling, another class, something in a block that a plain one has not."""

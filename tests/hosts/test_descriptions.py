@@ -10,6 +10,7 @@ import torch
 from tiny_models import BUILDERS, VARIANTS
 from tower_helpers import BOUNDS, by_layers, by_model, inputs, model
 
+from clipq.errors import CheckpointError
 from clipq.hosts.descriptions import describe
 from clipq.modules.state import slots
 from clipq.native import library
@@ -97,3 +98,14 @@ def test_other_precisions_are_not_and_say_why(precision):
     of = model("open_clip CLIP", precision)
     for tower in of.towers:
         assert "int8" in described(of, tower)["undescribed"] or "is not among" in described(of, tower)["undescribed"]
+
+
+@pytest.mark.parametrize("tokens", [[2, 2], [0, 99], [0], "x", [-1, 2], [0, 1.5], 18, None])
+def test_a_mean_of_tokens_that_are_not_there_is_refused(tokens, monkeypatch):
+    of = model("timm distilled", "int8")
+    table = described(of, "image")
+    assert {"mean": [0, 2]} in table["steps"]
+    table["steps"] = [{"mean": tokens} if "mean" in step else step for step in table["steps"]]
+    monkeypatch.setitem(globals(), "described", lambda *_: table)
+    with pytest.raises(CheckpointError, match="mean is"):
+        native(of, "image")

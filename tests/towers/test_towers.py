@@ -94,6 +94,7 @@ TABLE = {
     "transformers MetaCLIP 2 image": (ONE, NONE),
     "transformers MetaCLIP 2 text": (NONE, CAUSAL),
     "transformers MetaCLIP 2 text, projected": (NONE, CAUSAL),
+    "timm distilled": (ALL, NONE),
     "timm all tokens": (ALL, NONE),
 }
 """How the image and the text tower of each tiny model are run."""

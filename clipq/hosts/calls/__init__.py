@@ -27,6 +27,7 @@ _OPEN_CLIP = {
 _TIMM = {
     "timm.models.vision_transformer": ("VisionTransformer", "Block"),
     "timm.models.eva": ("Eva", "EvaBlock"),
+    "timm.models.deit": ("VisionTransformerDistilled",),
     "timm.layers.attention_pool": ("AttentionPoolLatent",),
 }
 _CLIP = ("CLIPVisionModel", "CLIPTextModel", "CLIPTextModelWithProjection", "CLIPEncoderLayer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timm.layers import Mlp, attention_pool
-from timm.models import eva, vision_transformer
+from timm.models import deit, eva, vision_transformer
 from torch import Tensor, nn
 
 from ...towers.calls import WholeBlock, WholePool, WholeTower, is_pixels
@@ -63,6 +63,14 @@ class Trunk(WholeTower):
 class VisionTransformer(Trunk, vision_transformer.VisionTransformer):
     def _embed(self, pixels: Tensor) -> Tensor:
         return self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(pixels))))
+
+
+class VisionTransformerDistilled(VisionTransformer, deit.VisionTransformerDistilled):
+    """DeiT's with a distillation token: its head reads two of all tokens."""
+
+    def find(self) -> Tower | None:
+        blocks = blocks_of(self.blocks, TIMM)
+        return blocks and Tower(blocks, self._embed, self.norm, tuple(self.children()), None)
 
 
 class Eva(Trunk, eva.Eva):

@@ -119,7 +119,7 @@ CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t l
                                 int residual, const float* layer_scale);
 
 // Of so many rows are the sequences whose attention is faster in integers; shorter ones take floats in blocks.
-#define CLIPQ_INT8_KEYS 48
+#define CLIPQ_INT8_KEYS 128
 
 // softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0, no sequence
 // is empty). qkv: [rows, 3 * heads * dim], query, key and value of all heads side by side; y: [rows, heads * dim].

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Pixels: TypeAlias = Tensor | Mapping[str, Tensor] | Picture | Sequence[Picture | Tensor]
 
 _BATCH = 256  # rows encoded at a time: more are no faster, and take memory
+_PIXELS = 1 << 24  # at most so many values of pixels, too: memory grows with the area of pictures
 _PICTURES = 64  # opened and preprocessed at a time
 
 
@@ -137,7 +138,8 @@ class Model(ModuleLike):
         check_pixels(pixels, self.host.pixel_shape(self.module), self.host.any_size(self.module))
         if len(pixels) == 0:
             return self._no_images(normalize)
-        return in_parts(lambda part: self._encode_pixels(pixels[part], normalize), len(pixels), _BATCH)
+        most = max(1, min(_BATCH, _PIXELS // pixels[0].numel()))
+        return in_parts(lambda part: self._encode_pixels(pixels[part], normalize), len(pixels), most)
 
     @torch.no_grad()
     def encode_text(self, texts: Tensor | str | Iterable[str], normalize: bool = False) -> Tensor:

@@ -25,7 +25,7 @@ struct Avx2 {
         return _mm256_set1_epi32(pair);
     }
     static void dot(Ints& sum, Acts a, Weights w) { sum += reinterpret_cast<Ints>(_mm256_madd_epi16(a, w)); }
-    static constexpr bool SCALES = false, HALVES = false;
+    static constexpr bool SCALES = false, HALVES = false, INTEGERS_PAY = true;
     using Half = Ints;
     using HalfFloats = Floats;
     static void dot_pairs(Ints& sum, Ints a, Ints b) {

@@ -10,7 +10,7 @@ struct Avx512Vnni : Vnni<16, 4> {
     // An asm statement because GCC spills the accumulators when given intrinsics, at half the speed.
     // AT&T order: signed, unsigned, sum.
     static void dot(Ints& sum, Acts a, Weights w) { asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w)); }
-    static constexpr bool SCALES = true;
+    static constexpr bool SCALES = true, INTEGERS_PAY = true;
     // Asm statements because GCC 12 warns of its own intrinsics.
     static Floats above_floor(Floats x) {
         asm("vreduceps $1, %0, %0" : "+v"(x));

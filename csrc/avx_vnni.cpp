@@ -10,7 +10,7 @@ struct AvxVnni : Vnni<8, 2> {
     // An asm statement because GCC spills the accumulators when given intrinsics. AT&T order: signed, unsigned, sum.
     // {vex} (its braces escaped) picks the encoding that processors without AVX-512 have.
     static void dot(Ints& sum, Acts a, Weights w) { asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(w)); }
-    static constexpr bool SCALES = false, HALVES = false;
+    static constexpr bool SCALES = false, HALVES = false, INTEGERS_PAY = true;
     using Half = Ints;
     using HalfFloats = Floats;
     static void dot_pairs(Ints& sum, Ints a, Ints b) {

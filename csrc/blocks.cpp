@@ -137,8 +137,12 @@ class Run {
         attend(team, kernel_, attention_of(keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads,
                                            block.width / block.heads, b_.spans,
                                            keeps ? group_.kept : group_.sequences.count,
-                                           block.attention == CLIPQ_INT8_ATTENTION ? CLIPQ_INT8_KEYS : NO_INTEGERS,
+                                           integers_from(block),
                                            b_.attention, b_.attention_each));
+    }
+
+    int64_t integers_from(const PackedBlock& block) const {
+        return block.attention == CLIPQ_INT8_ATTENTION && kernel_.integers_pay ? CLIPQ_INT8_KEYS : NO_INTEGERS;
     }
 
     void mlp(Team& team, const PackedBlock& block, float* x, int64_t rows) {

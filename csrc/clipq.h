@@ -118,7 +118,7 @@ CLIPQ_API int clipq_linear_step(int path, int threads, const float* x, int64_t l
                                 int64_t k, int symmetric, float input_scale, int32_t input_zero_point, int activation,
                                 int residual, const float* layer_scale);
 
-// Of so many rows are the sequences whose attention is faster in integers; shorter ones take floats in blocks.
+// Of so many rows are the sequences whose attention is faster in integers (not on Arm); others take floats in blocks.
 #define CLIPQ_INT8_KEYS 128
 
 // softmax(q k^T / sqrt(dim)) v for `batch` sequences of rows offsets[i] to offsets[i + 1] (offsets[0] is 0, no sequence
@@ -152,7 +152,7 @@ typedef struct clipq_norm {
 typedef struct clipq_block {
     int64_t width, hidden, heads;
     int32_t activation, symmetric, gated, rotation;  // rotation: enum clipq_rotation
-    int32_t attention;  // enum clipq_attention, for sequences of CLIPQ_INT8_KEYS rows or more; others take floats
+    int32_t attention;  // enum clipq_attention, for CLIPQ_INT8_KEYS rows or more, where that is faster; else floats
     clipq_norm ln_1, ln_2;          // [width]
     clipq_norm q_norm, k_norm;      // [width / heads], or none
     clipq_norm attn_norm, mlp_norm; // [width] and [hidden], or none

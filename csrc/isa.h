@@ -16,7 +16,7 @@ constexpr Kernel kernel_of() {
     return {Isa::TILE,        G::PANEL,    G::packed_size,        G::pack,              G::row_stride, G::quantize,
             G::quantize_int8, G::multiply, Attend<Isa>::scratch, Attend<Isa>::attend, Attend<Isa>::product,
             across_rows, down_row, turn<Isa>, gate<Isa>,
-            IntegerAttend<Isa>::scratch, IntegerAttend<Isa>::attend};
+            Isa::INTEGERS_PAY, IntegerAttend<Isa>::scratch, IntegerAttend<Isa>::attend};
 }
 
 }  // namespace

@@ -115,7 +115,8 @@ struct Kernel {
     void (*turn)(const Heads& job);
     // row[0 .. k) = activation(row[0 .. k)) * row[k .. 2k)
     void (*gate)(float* row, int64_t k, int activation);
-    // attend by integer products.
+    // attend by integer products, and whether they are the faster ones.
+    bool integers_pay;
     int64_t (*integer_attention_scratch)(int64_t keys, int64_t dim);
     void (*attend_integers)(const Attention& job, float* scratch);
 };

@@ -2,6 +2,7 @@
 //
 // Traits beyond those of gemm.h:
 //   dot_pairs(sum, a, b)   sum[lane] += a.low * b.low + a.high * b.high, of the int16 halves of each int32 lane
+//   INTEGERS_PAY           whether that takes less time than the floats' products
 //   HALVES, Half, HalfFloats, dot_pairs(half, a, b)   whether there is the same for half a vector, at less cost
 #pragma once
 

@@ -34,9 +34,10 @@ struct NeonDotprod {
         sum = reinterpret_cast<Ints>(vdotq_lane_s32(reinterpret_cast<int32x4_t>(sum), w, a, 0));
     }
 
-    static constexpr bool SCALES = false, HALVES = false;
+    static constexpr bool SCALES = false, HALVES = false, INTEGERS_PAY = false;
     using Half = Ints;
     using HalfFloats = Floats;
+    // Four instructions for what two of floats do: pairs of int16 have no product of their own here.
     static void dot_pairs(Ints& sum, Ints a, Ints b) {
         const int16x8_t x = reinterpret_cast<int16x8_t>(a), y = reinterpret_cast<int16x8_t>(b);
         sum += reinterpret_cast<Ints>(vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));

@@ -17,7 +17,7 @@ struct Portable {
     static void dot(Ints& sum, Acts a, Weights w) {
         for (int l = 0; l < LANES; l++) sum[l] += a[0] * w[2 * l] + a[1] * w[2 * l + 1];
     }
-    static constexpr bool SCALES = false, HALVES = false;
+    static constexpr bool SCALES = false, HALVES = false, INTEGERS_PAY = true;
     using Half = Ints;
     using HalfFloats = Floats;
     static void dot_pairs(Ints& sum, Ints a, Ints b) {

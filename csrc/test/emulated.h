@@ -13,7 +13,7 @@ namespace {
 
 template <int WIDTH, int VECTORS>
 struct Emulated : Vnni<WIDTH, VECTORS> {
-    static constexpr bool FUSED = true, SCALES = WIDTH == 16, HALVES = WIDTH == 16;
+    static constexpr bool FUSED = true, INTEGERS_PAY = true, SCALES = WIDTH == 16, HALVES = WIDTH == 16;
     using Base = Vnni<WIDTH, VECTORS>;
     using Floats = typename Base::Floats;
     typedef int32_t Half __attribute__((vector_size(2 * WIDTH)));

@@ -67,7 +67,8 @@ void attend_floats(int path, const Stack& stack, const Block& b, const Values& q
 void attend(int path, const Stack& stack, const Block& b, const Values& qkv, Values& mixed) {
     const int64_t d = b.width, dim = d / b.heads;
     attend_floats(path, stack, b, qkv, mixed);
-    for (size_t s = 0; s + 1 < stack.offsets.size() && b.attention == CLIPQ_INT8_ATTENTION; s++) {
+    if (b.attention != CLIPQ_INT8_ATTENTION || !usable_kernel(path)->integers_pay) return;
+    for (size_t s = 0; s + 1 < stack.offsets.size(); s++) {
         const int64_t begin = stack.offsets[s], rows = stack.offsets[s + 1] - begin;
         const int64_t keys = stack.mask == CLIPQ_SEE_BUT_LAST && rows > 1 ? rows - 1 : rows;
         const Kernel& kernel = *usable_kernel(path);

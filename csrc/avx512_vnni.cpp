@@ -21,11 +21,15 @@ struct Avx512Vnni : Vnni<16, 4> {
         return p;
     }
     static void dot_pairs(Ints& sum, Ints a, Ints b) { asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
-    // At half the cost of a whole vector where 512 bits are two halves (Zen 4); %t names the lower half of a register.
+    // At half the cost of a whole vector where 512 bits are two halves (Zen 4).
     static constexpr bool HALVES = true;
     typedef int32_t Half __attribute__((vector_size(32)));
     typedef float HalfFloats __attribute__((vector_size(32)));
-    static void dot_pairs(Half& sum, Ints a, Half b) { asm("vpdpwssd %2, %t1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+    static void dot_pairs(Half& sum, Ints a, Half b) {
+        Half low;
+        memcpy(&low, &a, sizeof low);  // the same register
+        asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(low), "v"(b));
+    }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 };
 

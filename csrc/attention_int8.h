@@ -32,7 +32,7 @@ struct IntegerAttend {
             float factor[TILE], weight[TILE];
             for (int64_t r = 0; r < rows; r++)
                 factor[r] = scale * Scores::template quantize<Act, Isa::OFFSET>(job.q + (q + r) * job.ldq, job.dim,
-                                                               head.queries + r * head.depth);
+                                                               head.queries + r * head.along);
             Scores::score(head, rows, at_most(most, finite), job.dim);
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t seen = at_most(job.visible + q + r, job.keys);

@@ -21,15 +21,12 @@ struct Buffers {
     static int64_t wide_size(const Extent& e) { return at_least(3 * e.width, e.inner); }
     static int64_t most_inputs(const Extent& e) { return at_least(e.width, e.hidden); }
 
-    static int64_t attention_size(const Kernel& kernel, const Extent& e) {
-        return attention_scratch(kernel, e.longest, e.dim);
-    }
-
     static int64_t size(const Kernel& kernel, const Extent& e, int threads) {
         return rows_size(kernel, e.rows, most_inputs(e)) + rows_size(kernel, e.kept, e.width) +
                2 * Scratch::size_of<float>(e.rows * e.width) + Scratch::size_of<float>(e.rows * wide_size(e)) +
                Scratch::size_of<float>(e.kept * 3 * e.width) + Scratch::size_of<Span>(at_least(e.sequences, e.kept)) +
-               Scratch::size_of<int64_t>(e.rows) + Scratch::size_of<float>(threads * attention_size(kernel, e));
+               Scratch::size_of<int64_t>(e.rows) +
+               Scratch::size_of<float>(threads * attention_scratch(kernel, e.longest, e.dim));
     }
 
     Buffers(Scratch& scratch, const Kernel& kernel, const Extent& e, int threads)
@@ -41,8 +38,8 @@ struct Buffers {
           q(scratch.take<float>(e.kept * 3 * e.width)),
           spans(scratch.take<Span>(at_least(e.sequences, e.kept))),
           places(scratch.take<int64_t>(e.rows)),
-          attention(scratch.take<float>(threads * attention_size(kernel, e))),
-          attention_each(attention_size(kernel, e)) {}
+          attention(scratch.take<float>(threads * attention_scratch(kernel, e.longest, e.dim))),
+          attention_each(attention_scratch(kernel, e.longest, e.dim)) {}
 };
 
 // One group going through the blocks.
@@ -136,8 +133,7 @@ class Run {
         });
         attend(team, kernel_, attention_of(keeps ? b_.q : b_.wide, b_.wide, b_.mixed, block.heads,
                                            block.width / block.heads, b_.spans,
-                                           keeps ? group_.kept : group_.sequences.count,
-                                           integers_from(block),
+                                           keeps ? group_.kept : group_.sequences.count, integers_from(block),
                                            b_.attention, b_.attention_each));
     }
 

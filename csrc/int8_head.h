@@ -15,24 +15,23 @@ struct IntegerHead {
     static constexpr int64_t PANEL = Isa::VECTORS * LANES;
     static constexpr int64_t PAIRED = 2 * LANES;  // keys of which i and i + LANES make a pair
 
-    int64_t across, along, depth;  // keys, channels, channels of a key: rounded up
-    int8_t *keys, *row;            // [across / PANEL][depth / GROUP][PANEL][GROUP]; a key [depth]
-    int32_t *start, *values;       // [across]: what takes OFFSET back; [across / 2][along]
+    int64_t across, along;    // keys and channels, rounded up
+    int8_t *keys, *row;       // [across / PANEL][along / GROUP][PANEL][GROUP]; a key [along]
+    int32_t *start, *values;  // [across]: what takes OFFSET back; [across / 2][along]
     float *key_scale, *value_scale, *value_steps;  // [across], [along], [along]
     float *scores, *mixed;                         // [TILE][across], then pairs of shares in its place; [TILE][along]
-    Act* queries;                                  // [TILE][depth]
+    Act* queries;                                  // [TILE][along]
     int64_t floats = 0;                            // all of it
 
     IntegerHead(float* memory, int64_t count, int64_t dim)
-        : across(round_up(count, PANEL > PAIRED ? PANEL : PAIRED)), along(round_up(dim, LANES)),
-          depth(round_up(dim, LANES)) {
+        : across(round_up(count, PANEL > PAIRED ? PANEL : PAIRED)), along(round_up(dim, LANES)) {
         char* next = reinterpret_cast<char*>(memory);
         const auto take = [&](auto*& part, int64_t count) {
             part = reinterpret_cast<std::remove_reference_t<decltype(part)>>(next + 4 * floats);
             floats += round_up(count * static_cast<int64_t>(sizeof *part), 64) / 4;
         };
-        take(keys, across * depth);
-        take(row, depth);
+        take(keys, across * along);
+        take(row, along);
         take(start, across);
         take(values, across / 2 * along);
         take(key_scale, across);
@@ -40,7 +39,7 @@ struct IntegerHead {
         take(value_steps, along);
         take(scores, TILE * across);
         take(mixed, TILE * along);
-        take(queries, TILE * depth);
+        take(queries, TILE * along);
     }
 };
 

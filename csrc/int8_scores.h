@@ -11,8 +11,8 @@ struct IntegerScores : Whole<Isa> {
     using Ints = typename Isa::Ints;
     using Floats = typename Isa::Floats;
     static constexpr int LANES = Isa::LANES, GROUP = Isa::GROUP, TILE = Isa::TILE, VECTORS = Isa::VECTORS;
-    static constexpr int64_t PANEL = VECTORS * LANES;
     using Head = IntegerHead<Isa>;
+    static constexpr int64_t PANEL = Head::PANEL;
     using Whole<Isa>::larger, Whole<Isa>::part, Whole<Isa>::rounded, Whole<Isa>::size_of, Whole<Isa>::within;
 
     static float as_float(int32_t bits) {
@@ -21,7 +21,7 @@ struct IntegerScores : Whole<Isa> {
         return x;
     }
 
-    // A row [dim] as q + OFFSET in `out` [depth], q being 0 beyond the row. Its scale; NaN if a value is not finite.
+    // A row [dim] as q + OFFSET in `out` [along], q being 0 beyond the row. Its scale; NaN if a value is not finite.
     template <class T, int OFFSET>
     static float quantize(const float* x, int64_t dim, T* out) {
         typedef T Narrow __attribute__((vector_size(LANES * sizeof(T))));
@@ -42,12 +42,12 @@ struct IntegerScores : Whole<Isa> {
     // How many keys were packed: all, or those before the first that is not finite.
     static int64_t pack_keys(const Attention& job, const Head& head) {
         const int64_t groups = (job.dim - 1) / GROUP + 1;
-        memset(head.row, 0, static_cast<size_t>(head.depth));
+        memset(head.row, 0, static_cast<size_t>(head.along));
         int64_t j = 0;
         for (; j < job.keys; j++) {
             const float scale = quantize<int8_t, 0>(job.k + j * job.ldkv, job.dim, head.row);
             if (scale != scale) break;
-            int8_t* to = head.keys + j / PANEL * PANEL * head.depth + j % PANEL * GROUP;
+            int8_t* to = head.keys + j / PANEL * PANEL * head.along + j % PANEL * GROUP;
             for (int64_t g = 0; g < groups; g++) memcpy(to + g * PANEL * GROUP, head.row + g * GROUP, GROUP);
             head.key_scale[j] = scale;
         }
@@ -59,7 +59,7 @@ struct IntegerScores : Whole<Isa> {
     static void take_back(const Head& head, int64_t k, int64_t groups) {
         Act ones[GROUP];
         for (Act& one : ones) one = 1;
-        const int8_t* w = head.keys + k / PANEL * PANEL * head.depth + k % PANEL * GROUP;
+        const int8_t* w = head.keys + k / PANEL * PANEL * head.along + k % PANEL * GROUP;
         Ints sum = {};
         for (int64_t g = 0; g < groups && Isa::OFFSET; g++, w += PANEL * GROUP)
             Isa::dot(sum, Isa::acts(ones), Isa::weights(w));
@@ -68,7 +68,7 @@ struct IntegerScores : Whole<Isa> {
     }
 
     template <int ROWS, int COLS>
-    static __attribute__((noinline)) void score_tile(const Act* q, int64_t depth, const int8_t* w, int64_t groups,
+    static __attribute__((noinline)) void score_tile(const Act* q, int64_t along, const int8_t* w, int64_t groups,
                                                      const int32_t* start, const float* scale, float* out,
                                                      int64_t ldo) {
         Ints sum[ROWS][COLS];
@@ -85,7 +85,7 @@ struct IntegerScores : Whole<Isa> {
             for (int v = 0; v < COLS; v++) weights[v] = Isa::weights(w + v * LANES * GROUP);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++) {
-                const typename Isa::Acts acts = Isa::acts(q + r * depth);
+                const typename Isa::Acts acts = Isa::acts(q + r * along);
 #pragma GCC unroll 8
                 for (int v = 0; v < COLS; v++) Isa::dot(sum[r][v], acts, weights[v]);
             }
@@ -116,7 +116,7 @@ struct IntegerScores : Whole<Isa> {
         const int64_t groups = (dim - 1) / GROUP + 1;
         for (int64_t j = 0; j < seen; j += PANEL)
             score_tile_of<TILE, VECTORS>(rows, (seen - j - 1) / LANES + 1)(
-                head.queries, head.depth, head.keys + j * head.depth, groups, head.start + j, head.key_scale + j,
+                head.queries, head.along, head.keys + j * head.along, groups, head.start + j, head.key_scale + j,
                 head.scores + j, head.across);
     }
 };

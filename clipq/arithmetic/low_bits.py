@@ -21,8 +21,8 @@ _GROUP = QuantSpec(
     group_size_fallback="adjust",
 )
 _INT8_WEIGHTS = Scheme("int8-weight-only")
-_TOKEN = QuantSpec(symmetric=False, granularity="token")
-_INT8 = Scheme("int8", activations=_TOKEN)
+TOKEN = QuantSpec(symmetric=False, granularity="token")
+_INT8 = Scheme("int8", activations=TOKEN)
 
 
 def _weight_only(name: str, spec: QuantSpec, *steps: str, kept: tuple[str, ...] = _PATCHES) -> Scheme:
@@ -39,7 +39,7 @@ LOW_BITS: Mapping[str, Scheme] = {
     "w4a8": Scheme(
         "w4a8",
         QuantSpec(bits=4),
-        _TOKEN,
+        TOKEN,
         steps=("turn-values", "gptq-in-order"),
         exceptions=tuple((pattern, _INT8) for pattern in _PATCHES),
         attention="int8",

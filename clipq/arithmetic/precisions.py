@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..errors import unknown_name
-from .low_bits import ABOUT_LOW_BITS, LOW_BITS
+from .low_bits import ABOUT_LOW_BITS, LOW_BITS, TOKEN
 from .schemes import Scheme
 from .specs import QuantSpec
 
@@ -25,14 +25,13 @@ def _int8(name: str, activations: QuantSpec, *steps: str) -> Scheme:
     return Scheme(name, activations=activations, steps=steps, attention="int8")
 
 
-_TOKEN = QuantSpec(symmetric=False, granularity="token")
 _STATIC = QuantSpec(symmetric=False, granularity="tensor", dynamic=False)
 _OBSERVED = ("turn-values", "observe-fisher", "correct-biases")
 
 PRECISIONS: Mapping[str, Scheme] = {
     **{name: _float(name) for name in FLOATS},
-    "int8": _int8("int8", _TOKEN),
-    "int8-best": _int8("int8-best", _TOKEN, "turn-values", "smooth", "gptq", "correct-biases"),
+    "int8": _int8("int8", TOKEN),
+    "int8-best": _int8("int8-best", TOKEN, "turn-values", "smooth", "gptq", "correct-biases"),
     "int8-symmetric": _int8("int8-symmetric", QuantSpec(granularity="token")),
     "int8-static": _int8("int8-static", _STATIC, *_OBSERVED),
     "int8-static-symmetric": _int8("int8-static-symmetric", replace(_STATIC, symmetric=True), *_OBSERVED),

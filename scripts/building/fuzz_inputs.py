@@ -189,32 +189,29 @@ class Odd:
 
 def outcome_of_model(subject: Subject, odd: Odd) -> str:
     """What one call of the model made of one input."""
-    model = subject.model
-    tower = odd.rng.choice(model.towers)
-    given = odd.pixels() if tower == "image" else odd.texts()
-    try:
-        found = (model.encode_image if tower == "image" else model.encode_text)(given)
-    except ClipqError:
-        return f"{tower}: refused"
-    except Exception as error:
-        return f"BUG {tower}: {type(error).__name__} for {_described(given)}: {str(error)[:120]}"
-    right = found.ndim == 2 and found.dtype == torch.float32 and not found.requires_grad
-    return f"{tower}: embedded" if right else f"BUG {tower}: {list(found.shape)} {found.dtype} for {_described(given)}"
+    return _outcome(
+        "", subject.model, odd, lambda given: given, lambda y: y.dtype == torch.float32 and not y.requires_grad
+    )
 
 
 def outcome_of_runtime(subject: Subject, odd: Odd) -> str:
     """What one call of the runtime's model made of one input."""
-    model = subject.runtime
+    return _outcome(
+        "runtime ", subject.runtime, odd, _as_arrays, lambda y: isinstance(y, np.ndarray) and y.dtype == np.float32
+    )
+
+
+def _outcome(name: str, model: Any, odd: Odd, changed: Callable[[Any], Any], is_right: Callable[[Any], bool]) -> str:
     tower = odd.rng.choice(model.towers)
-    given = _as_arrays(odd.pixels() if tower == "image" else odd.texts())
+    given = changed(odd.pixels() if tower == "image" else odd.texts())
     try:
         found = (model.encode_image if tower == "image" else model.encode_text)(given)
     except ClipqError:
-        return f"runtime {tower}: refused"
+        return f"{name}{tower}: refused"
     except Exception as error:
-        return f"BUG runtime {tower}: {type(error).__name__} for {_described(given)}: {str(error)[:120]}"
-    right = isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype == np.float32
-    return f"runtime {tower}: embedded" if right else f"BUG runtime {tower}: {found!r:.60} for {_described(given)}"
+        return f"BUG {name}{tower}: {type(error).__name__} for {_described(given)}: {str(error)[:120]}"
+    right = is_right(found) and found.ndim == 2
+    return f"{name}{tower}: embedded" if right else f"BUG {name}{tower}: {_described(found)} for {_described(given)}"
 
 
 def _as_arrays(given: Any) -> Any:

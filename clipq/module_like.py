@@ -19,7 +19,7 @@ from .methods.dtypes import DTYPES, fallback_dtype
 from .methods.finishing import finish
 from .methods.quantization import quantize_module
 from .methods.recipes import Recipe, stated_recipe
-from .modules.raw import weights_digest
+from .modules.raw import structure, weights_digest
 from .spaces.space import Space, digest_of
 from .spaces.towers import TowerSpace, architecture, files_digest
 
@@ -71,10 +71,13 @@ class ModuleLike(ABC):
         )
 
     def _architecture(self, tower: str) -> dict[str, Any]:
-        try:
-            return architecture(self.host.name, with_text_config(self.module, self.config), tower)
-        except ClipqError:  # the host has no words for it: such a model cannot be saved, and is told by its modules
-            return {"host": self.host.name, "modules": digest_of(repr(self.module))}
+        known = self.__dict__.setdefault("_architectures", {})  # a host may have to build models to find it out
+        if tower not in known:
+            try:
+                known[tower] = architecture(self.host.name, with_text_config(self.module, self.config), tower)
+            except ClipqError:  # the host has no words for it: such a model cannot be saved
+                known[tower] = {"host": self.host.name, "modules": digest_of(structure(self.module))}
+        return known[tower]
 
     @property
     def device(self) -> torch.device:

@@ -59,20 +59,25 @@ def embed_into(
     with working(into.unfinished, processes, progress) as work:
         own = work.within(key)
         batches = batches_of(model, inputs, batch_size, normalize, work.spent)
-        made = _Shards(inputs, into, own.folder / "shards", about, dtype, frozen)
-        entries = list(made.written(own, batches.shards, batch_size * BATCHES_PER_SHARD, lambda: _none(model, inputs)))
+        made = Shards(inputs, into, own.folder / "shards", about, dtype, frozen)
+        entries = list(
+            made.written(own, batches.shards, batch_size * BATCHES_PER_SHARD, lambda: none_of(model, inputs))
+        )
         entries = sorted(processes.gathered(entries), key=lambda entry: entry["start"])
     return made.finished(entries) if processes.is_main else None
 
 
-def _none(model: Model, inputs: Inputs) -> torch.Tensor:
+def none_of(model: Model, inputs: Inputs) -> torch.Tensor:
     """[0, width]"""
     return (model.encode_image if inputs.tower == "image" else model.encode_text)([])
 
 
 @dataclass(frozen=True)
-class _Shards:
-    """The shards of one folder, in the making in `folder`."""
+class Shards:
+    """The shards of one folder, in the making in `folder`.
+
+    first, begin: how many shards, of how many inputs, there are already that these follow.
+    """
 
     inputs: Inputs
     into: ShardedFolder
@@ -80,6 +85,8 @@ class _Shards:
     about: dict[str, Any]
     dtype: str
     ranges: Ranges | None
+    first: int = 0
+    begin: int = 0
 
     def written(self, work: Work, do: Do, size: int, none: Callable[[], torch.Tensor]) -> Iterator[dict[str, Any]]:
         """Make this process's shards, each of them of pieces of `size` inputs, which are kept until it is written."""
@@ -97,11 +104,11 @@ class _Shards:
                     continue
                 own = cut(part, size)
                 found = joined(self.inputs, list(islice(pieces, len(own))), self.about, self.dtype, self.ranges, none)
-                yield write_shard(found, self._path(part), part.start)
+                yield write_shard(found, self._path(part), self.begin + part.start)
                 work.forget(title, own)
 
     def _path(self, part: range) -> Path:
-        return self.folder / self.into.shard(part.start // self.into.size)
+        return self.folder / self.into.shard(self.first + part.start // self.into.size)
 
     def finished(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Write the manifest and put the folder in its place. Raises `DataError` if no input could be read."""

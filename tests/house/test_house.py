@@ -46,6 +46,7 @@ ORDER = (
     "benchmark",
     "file_benchmark",
     "exports",
+    "engines",
     "plots",
     "cli",
     "__main__",

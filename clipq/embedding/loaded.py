@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from ..models import Model
     from ..runtime import RuntimeModel
 
-_LEAN = (
-    "int8"  # what a file's name in the zoo stands for in clipq.runtime, and what leaves a file as it is in clipq.load
-)
+_LEAN = "int8"  # in clipq.runtime a name of the zoo is its int8 model; clipq.load takes a file as it is with it
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class OutputError(ClipqError, OSError):
     """A file that cannot be written: a full disk, a missing or read-only folder, something else in its place."""
 
 
+class SpaceError(ClipqError, ValueError):
+    """Vectors of two spaces that were to stand side by side; the message names what differs."""
+
+
 class ExportError(ClipqError, RuntimeError):
     """A model that a runtime's format cannot express, or an export that gives other embeddings than the model."""
 

@@ -15,6 +15,7 @@ from ..inputs.listing import Inputs
 from ..inputs.places import is_remote, read_place
 from ..inputs.scaling import DECODE, check_decode, smallest_of
 from ..machine import granted_cores
+from ..spaces.space import Space
 from ..vectors.codes import kind_named, quantize
 from ..vectors.ranges import Ranges
 from ..work.batches import Batches
@@ -153,6 +154,14 @@ class Embedder:
         if not isinstance(self.model, (str, os.PathLike)):
             return self.model
         return lean_or_whole(self._loading, tower, self.granted)
+
+    def space(self, tower: str) -> Space:
+        """The vector space of what it makes of pictures ("image") or of texts."""
+        return self.encoding(tower).space(tower, self.decode, self.normalize)
+
+    def space_id(self, tower: str) -> str:
+        """The space's short name, of 16 hexadecimal digits; see `clipq.space_of`."""
+        return self.space(tower).id
 
     def described(self, tower: str) -> dict[str, Any]:
         """How vectors are computed here, for those who compare their bytes.

@@ -36,7 +36,8 @@ class Job:
     """What makes shards of inputs. It pickles (an `Embedder` of a model's name does), and needs no inputs of its own.
 
     folder: where the shards are made, the same for all workers: on several machines, a folder that they share.
-    about: what each shard says of the model and its rows. ranges: of codes.
+    about: what each shard says of the model and its rows. ranges: of codes. first, begin: how many shards, of how many
+    inputs, there are already that these follow.
     """
 
     embedder: Embedder
@@ -44,6 +45,8 @@ class Job:
     folder: Path
     about: Mapping[str, Any]
     ranges: Ranges | None = None
+    first: int = 0
+    begin: int = 0
 
     def made(self, inputs: Inputs, units: Sequence[range], work: Work, advance: Advance) -> Iterator[dict[str, Any]]:
         """Write the shard of each of `units`, one after the other; given is what `write_shard` says of each.
@@ -60,12 +63,12 @@ class Job:
                 own = cut(unit, size)
                 shards = list(islice(pieces, len(own)))
                 found = joined(inputs, shards, dict(self.about), self.embedder.dtype, self.ranges, none)
-                yield write_shard(found, self.path(unit), unit.start)
+                yield write_shard(found, self.path(unit), self.begin + unit.start)
                 work.forget(title, own)
 
     def path(self, unit: range) -> Path:
         """Where the shard of a unit is written."""
-        return self.folder / self.into.shard(unit.start // self.into.size)
+        return self.folder / self.into.shard(self.first + unit.start // self.into.size)
 
     def with_threads(self, threads: int | None) -> Job:
         """The job for workers of so many threads each; None: as many as they find."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..models import Model
     from ..runtime import RuntimeModel
+    from ..spaces.space import Space
 
 _LEAN = "int8"  # in clipq.runtime a name of the zoo is its int8 model; clipq.load takes a file as it is with it
 
@@ -56,6 +57,9 @@ class Lean:
     def encode_image(self, pixels: torch.Tensor | list, normalize: bool) -> torch.Tensor:
         """float32 [batch, width] of preprocessed pictures, or of no pictures at all."""
         return _tensor(self.model.encode_image(pixels.numpy() if len(pixels) else [], normalize))
+
+    def space(self, tower: str, decode: str, normalized: bool) -> Space:
+        return self.model.space(tower, decode, normalized)
 
     def encode_text(self, texts: Sequence[str], normalize: bool) -> torch.Tensor:
         """float32 [batch, width]"""

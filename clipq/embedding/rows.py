@@ -32,12 +32,13 @@ BATCHES_PER_SHARD = 8  # that a killed run loses at most
 
 def row_identity(model: Model, inputs: Inputs, batch_size: int, normalize: bool) -> dict[str, Any]:
     """What rows depend on: those of an earlier run are taken only if all of it is the same."""
-    key = {**identity(model, batch_size), "data": inputs.digest, "tower": inputs.tower, "normalize": normalize}
-    return {**key, "orientation": "exif", "decode": inputs.decode}
+    space = model.space(inputs.tower, inputs.decode, normalize).id
+    return {**identity(model, batch_size), "data": inputs.digest, "space": space, "orientation": "exif"}
 
 
 def described_rows(model: Model, inputs: Inputs, normalize: bool) -> dict[str, Any]:
     about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
+    about |= model.space(inputs.tower, inputs.decode, normalize).described()
     return {**about, "decode": inputs.decode} if inputs.tower == "image" else about
 
 

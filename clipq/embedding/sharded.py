@@ -80,11 +80,11 @@ def embed_with(
     with working(into.unfinished, processes, progress, spent) as work:
         own = work.within(key)
         job = Job(embedder, into, own.folder / "shards", about, frozen)
-        entries = sorted(processes.gathered(list(_entries(engine, job, inputs, own))), key=lambda one: one["start"])
+        entries = sorted(processes.gathered(list(entries_of(engine, job, inputs, own))), key=lambda one: one["start"])
     return _finished(job, inputs, entries) if processes.is_main else None
 
 
-def _entries(engine: Engine, job: Job, inputs: Inputs, work: Work) -> Iterator[dict[str, Any]]:
+def entries_of(engine: Engine, job: Job, inputs: Inputs, work: Work) -> Iterator[dict[str, Any]]:
     """Of this process's shards; those that stand finished are not made again."""
     units = work.processes.mine(cut(range(len(inputs.names)), job.into.size))
     advance, missing = work.begin(f"{inputs.tower}s", sum(map(len, units))), []
@@ -104,9 +104,9 @@ def _finished(job: Job, inputs: Inputs, entries: Sequence[dict[str, Any]]) -> di
     if not any(entry["rows"] for entry in entries):
         name, reason = next(iter(read_file(folder / entries[0]["file"]).broken.items()))
         raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
-    save_broken(folder, entries)
     vectors = described_vectors(job.embedder.dtype, entries[0]["width"], 0, job.ranges)
     whole = finish(folder, {**job.about, **vectors, "shard_size": job.into.size}, entries)
+    save_broken(folder)
     put_in_place(folder, job.into.path)
     shutil.rmtree(folder.parent, ignore_errors=True)
     with suppress(OSError):  # not empty: a run with other arguments, which nobody has finished yet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,16 @@ class Inputs:
     def text(self, row: int) -> str | None:
         """A row's text; None where a table has none."""
         return self.entry(row).read() if self.entries else self.name(row)
+
+    def without(self, names: Collection[str]) -> Inputs:
+        """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed."""
+        known = frozenset(names)
+        rows = [row for row, name in enumerate(self.names) if name not in known and (self.entries or name.strip())]
+        kept = tuple(self.names[row] for row in rows)
+        digest = hashlib.sha256(json.dumps([self.digest, kept]).encode()).hexdigest()
+        return replace(
+            self, names=kept, entries=tuple(self.entries[row] for row in rows if self.entries), digest=digest
+        )
 
     def label(self, row: int) -> str:
         """What a row is called in messages: its name, or the number of an empty line."""

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from .embeddings import Embeddings
     from .files import FORMATS, check_output, save_embeddings
     from .folders import ShardedFolder, read_manifest, read_shards
-    from .reading import read_embeddings, read_ranges
+    from .reading import read_about, read_embeddings, read_ranges
 
 _HOME = {
     "FORMATS": ".files",
     "Embeddings": ".embeddings",
     "ShardedFolder": ".folders",
     "check_output": ".files",
+    "read_about": ".reading",
     "read_embeddings": ".reading",
     "read_manifest": ".folders",
     "read_ranges": ".reading",
@@ -32,6 +33,7 @@ __all__ = [
     "Embeddings",
     "ShardedFolder",
     "check_output",
+    "read_about",
     "read_embeddings",
     "read_manifest",
     "read_ranges",

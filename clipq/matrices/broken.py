@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from ..resources import output_path
-from .files import read_file
+from .folders import read_broken, read_manifest
 
 BROKEN = "broken.parquet"
+_ROWS = 10_000  # in memory at a time
 
 
-def save_broken(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write `broken.parquet`, columns "name", "error" and "shard" (the file's), if any of the shards has such inputs.
-
-    entries: what `write_shard` said of each. One row group a shard, so that memory is for one of them.
-    """
-    if not any(entry["broken"] for entry in entries):
+def save_broken(folder: Path) -> None:
+    """Write `broken.parquet`, columns "name" and "error", beside the manifest; or none, where all inputs have a row."""
+    if not read_manifest(folder)["broken"]:
+        (folder / BROKEN).unlink(missing_ok=True)
         return
     import pyarrow
     from pyarrow import parquet
 
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in ("name", "error", "shard")])
+    schema, found = pyarrow.schema([(name, pyarrow.string()) for name in ("name", "error")]), read_broken(folder)
     with output_path(folder / BROKEN) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        for shard, found in _of_shards(folder, entries):
-            names = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in found]
-            columns = [names, [_text(why) for why in found.values()], [shard] * len(found)]
+        while rows := list(islice(found, _ROWS)):
+            columns = [[_text(row[place]) for row in rows] for place in (0, 1)]
             writer.write_table(pyarrow.table(columns, schema=schema))
 
 
-def _of_shards(folder: Path, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, str]]]:
-    for entry in entries:
-        if entry["broken"]:
-            yield entry["file"], read_file(folder / entry["file"]).broken
-
-
-def _text(reason: str) -> str:
-    return reason.encode("utf-8", "replace").decode()
+def _text(value: str) -> str:
+    """As Unicode: a file name on Linux may be any bytes."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -59,7 +59,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(
             f"the name {bad!r} holds a line break, which a list of names cannot keep; write .safetensors instead."
         )
-    if path.suffix == ".safetensors" and len(json.dumps(names)) > _MAX_HEADER:
+    if path.suffix == ".safetensors" and len(json.dumps([*names])) > _MAX_HEADER:
         raise DataError(f"{len(names)} names are too long for the header of a .safetensors file; write .npy instead.")
 
 

@@ -48,6 +48,7 @@ ORDER = (
     "benchmark",
     "file_benchmark",
     "exports",
+    "engines",
     "plots",
     "cli",
     "__main__",

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from .files import FORMATS, check_output, save_embeddings
     from .folders import ShardedFolder, read_manifest, read_shards
     from .reading import read_embeddings, read_ranges
+    from .rows import Rows, open_rows
 
 _HOME = {
     "FORMATS": ".files",
+    "Rows": ".rows",
     "Embeddings": ".embeddings",
     "ShardedFolder": ".folders",
     "check_output": ".files",
+    "open_rows": ".rows",
     "read_embeddings": ".reading",
     "read_manifest": ".folders",
     "read_ranges": ".reading",
@@ -30,8 +33,10 @@ _HOME = {
 __all__ = [
     "FORMATS",
     "Embeddings",
+    "Rows",
     "ShardedFolder",
     "check_output",
+    "open_rows",
     "read_embeddings",
     "read_manifest",
     "read_ranges",

@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_a_typed_error(matrix, asked, candidates, ranges):
         ({"asked": torch.zeros(21, WIDTH, dtype=torch.int8)}, "not codes"),
         ({"candidates": candidates.astype(float)}, "whole numbers"),
         ({"candidates": candidates[0]}, "whole numbers"),
-        ({"candidates": candidates + 1}, "candidate is 400, and there are 400 rows, 0 to 399"),
+        ({"candidates": candidates * 0 + 400}, "candidate is 400, and there are 400 rows, 0 to 399"),
         ({"candidates": candidates - 1}, "candidate is -2"),
         ({"candidates": numpy.full((21, 2), 2**63, numpy.uint64)}, "candidate is 9223372036854775808"),
         ({"rows": matrix[0]}, "matrix"),

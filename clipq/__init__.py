@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .mixing.sensitivity import sensitivity
     from .models import Model
     from .plugins.transformers_config import ClipqConfig
+    from .same_space import check_same_space, space_of
     from .training.finetuning import finetune
     from .zoo.registry import list_models
 
@@ -37,6 +38,7 @@ _HOME = {
     "Model": "models",
     "Result": "evaluation",
     "Scheme": "arithmetic.schemes",
+    "check_same_space": "same_space",
     "coverage": "methods.coverage",
     "evaluate": "evaluation",
     "export": "exports.exporting",
@@ -49,6 +51,7 @@ _HOME = {
     "read_schemes": "arithmetic.scheme_files",
     "save": "files.saving",
     "sensitivity": "mixing.sensitivity",
+    "space_of": "same_space",
     "write_schemes": "arithmetic.scheme_files",
 }
 
@@ -59,6 +62,7 @@ __all__ = [
     "Result",
     "Scheme",
     "__version__",
+    "check_same_space",
     "coverage",
     "evaluate",
     "export",
@@ -71,6 +75,7 @@ __all__ = [
     "read_schemes",
     "save",
     "sensitivity",
+    "space_of",
     "write_schemes",
 ]
 

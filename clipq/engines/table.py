@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from ..embedding.jobs import Engine
 from ..errors import unknown_name
 
-_HOME: Mapping[str, tuple[str, str]] = {"local": (".local", "Local"), "ray": (".ray", "Ray")}
+_HOME: Mapping[str, tuple[str, str]] = {
+    "daft": (".daft", "Daft"),
+    "local": (".local", "Local"),
+    "ray": (".ray", "Ray"),
+}
 """The module and the class of each."""
 
 ENGINES = tuple(_HOME)

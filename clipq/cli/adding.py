@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, SchemeError
-from ..inputs.listing import Inputs
 from .options import load_model
+from .reading import embedder_of, inputs_of
 from .reporting import clear, report_broken
 
 
@@ -19,7 +19,7 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..same_space import space_of
 
     space = space_of(args.output)
-    inputs = _inputs(args)
+    inputs = inputs_of(args)
     there = read_embeddings(args.output)
     _check(args, there.about)
     check_output(args.output, (*there.names, *inputs.names))
@@ -46,16 +46,12 @@ def add_to_folder(args: argparse.Namespace) -> int:
     space = space_of(args.output)
     there = read_manifest(args.output)
     _check(args, there)
-    inputs = _inputs(args)
-    about = add_into(load_model(args), inputs, args.output, batch_size=args.batch_size)
+    inputs = inputs_of(args)
+    about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:
         return 0
     _report(args.output, there["rows"], about["rows"] - there["rows"], about, space.id)
     return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
-
-
-def _inputs(args: argparse.Namespace) -> Inputs:
-    return Inputs.of(args.input, args.decode)
 
 
 def _check(args: argparse.Namespace, about: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Ray:
         threads = self.threads or 1
         with connected(ray):
             workers = self.workers or cpus_of(ray, threads) // threads
-            given = ray.put(job.with_threads(threads))
+            given = job.with_threads(threads)
             kind = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=MOST_DEATHS)(_Maker)
             actors = [kind.remote(given) for _ in range(min(workers, len(units)))]
             try:

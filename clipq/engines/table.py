@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from ..embedding.jobs import Engine
 from ..errors import unknown_name
 
+if TYPE_CHECKING:
+    from ..embedding.jobs import Engine
+
 _HOME: Mapping[str, tuple[str, str]] = {
-    "daft": (".daft", "Daft"),
     "local": (".local", "Local"),
     "ray": (".ray", "Ray"),
+    "daft": (".daft", "Daft"),
 }
 """The module and the class of each."""
 

@@ -43,7 +43,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=SHARD_FORMATS, help=help)
     help = "who makes such a folder: %(choices)s; each writes the same bytes (default: local)"
     parser.add_argument("--engine", choices=ENGINES, help=help)
-    help = "processes of the engine, of --threads each (default: local 1; ray as many as there are CPUs)"
+    help = "processes of the engine, of --threads each (default: local 1; ray and daft as many as there are CPUs)"
     parser.add_argument("--workers", metavar="N", type=positive, help=help)
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..inputs.listing import Inputs
 
 PAIRS = 4000
-_EXACT = 1e-4  # of a row's length: what folding may change beside rounding
 
 
 def align(
@@ -58,10 +57,11 @@ def align(
 
 
 def fitted(model: Model, tower: str, new: Tensor, old: Tensor, method: str = "best") -> Map:
-    """`alignment.fit`, with an offset only where the tower can hold one."""
+    """`alignment.fit`, with an offset only where the tower can hold it."""
     from .fitting import fit
 
-    return fit(new, old, method, offset=takes_offset(model, tower))
+    found = fit(new, old, method, offset=takes_offset(model, tower))
+    return found if holds(model, tower, found) else fit(new, old, method, offset=False)
 
 
 def takes_offset(model: Model, tower: str) -> bool:
@@ -74,6 +74,16 @@ def takes_offset(model: Model, tower: str) -> bool:
     if weight is None or place.norm is None or place.settings is not None:
         return place.takes_offset
     return place.takes_offset and int(torch.linalg.matrix_rank(weight)) == len(weight)
+
+
+def holds(model: Model, tower: str, found: Map) -> bool:
+    """Whether the offset of `found` can be folded into that tower; True where there is none, or no place for a map."""
+    if found.offset is None or not takes_offset(model, tower):
+        return found.offset is None
+    place = place_of(model, tower)
+    if place.settings is not None or getattr(place.held, "bias", None) is not None:
+        return True
+    return norm_offset(place.norm, found.weight @ place.weight(), found.offset) is not None
 
 
 def fold(model: Model, found: Map, tower: str = "image") -> Model:
@@ -141,10 +151,10 @@ def _bias(held: Any, found: Map) -> Tensor | None:
 
 
 def _into_norm(place: Place, weight: Tensor, offset: Tensor) -> bool:
-    own = getattr(place.norm, "bias", None)
-    change = None if own is None else norm_offset(weight, offset)
+    change = norm_offset(place.norm, weight, offset)
     if change is None:
         return False
+    own = place.norm.bias
     place.norm.bias = nn.Parameter((own.detach().double() + change).to(own.dtype), requires_grad=False)
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,20 +48,32 @@ def fit(new: Tensor, old: Tensor, method: str = "best", offset: bool = True) -> 
     (1966)); "ridge", least squares that is pulled towards the orthogonal map or, of one width, towards no change
     (Hoerl & Kennard, Technometrics 12 (1970), with a target other than zero); "best" of all these and of no map.
     offset: whether a ridge may add a constant. What is chosen finds the most of the first ten rows, by pairs that each
-    candidate was not fitted on (four-fold cross-validation); then all pairs fit it.
+    candidate was not fitted on (four-fold cross-validation), or is simpler and as good; then all pairs fit it.
     Raises `DataError` for fewer than 32 pairs, or rows that are not pairs.
     """
     _check(new, old, method)
     new, old = new.double(), F.normalize(old.double(), dim=1)
     candidates = _candidates(method, new.shape[1] == old.shape[1], offset)
-    scores = _held_out(new, old, candidates) if len(candidates) > 1 else [float("nan")]
-    best = max(range(len(candidates)), key=lambda i: (scores[i], -i))
-    chosen = candidates[best]
+    scores = _held_out(new, old, candidates) if len(candidates) > 1 else {}
+    chosen = _chosen(scores) if scores else candidates[0]
     found = dict(_fitted(new, old, [chosen]))[chosen]
-    plain = {one.name: score for one, score in zip(candidates, scores, strict=True) if one.ridge is None}
-    held_out = {**plain, chosen.name: scores[best]} if len(candidates) > 1 else {}
+    shown = [one for one in candidates if one in scores and (one.ridge is None or one == chosen)]
+    held_out = {one.name: float(scores[one].mean()) for one in shown}
     about = {"method": chosen.name, "pairs": len(new), "held_out_overlap_at_10": held_out}
     return Map(found.weight, found.offset, about)
+
+
+def _chosen(scores: Mapping[Candidate, Tensor]) -> Candidate:
+    """The best by its mean, or the simplest that is no worse than that by more than a standard error.
+
+    One of many is the best by chance, too: Breiman et al., "Classification and Regression Trees" (1984), section 3.4.3.
+    """
+    best = max(scores, key=lambda one: float(scores[one].mean()))
+    for one in scores:  # the simplest first
+        worse = scores[best] - scores[one]
+        if float(worse.mean()) <= float(worse.std()) / len(worse) ** 0.5:
+            return one
+    return best
 
 
 def _check(new: Tensor, old: Tensor, method: str) -> None:
@@ -76,7 +88,7 @@ def _check(new: Tensor, old: Tensor, method: str) -> None:
 
 
 def _candidates(method: str, one_width: bool, offset: bool) -> list[Candidate]:
-    """The simplest first: of equals the first is taken."""
+    """The simplest first."""
     plain = [Candidate("identity")] if one_width and method == "best" else []
     plain += [] if method == "ridge" else [Candidate("orthogonal")]
     if method == "orthogonal":
@@ -86,8 +98,8 @@ def _candidates(method: str, one_width: bool, offset: bool) -> list[Candidate]:
     return plain + [Candidate(one, ridge, kind) for one in towards for kind in kinds for ridge in reversed(_RIDGES)]
 
 
-def _held_out(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> list[float]:
-    """For each candidate the mean overlap@10 with what the old rows find, over pairs that it was not fitted on."""
+def _held_out(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> dict[Candidate, Tensor]:
+    """For each candidate the overlap@10 with what the old rows find, of pairs that it was not fitted on."""
     order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
     judged = order[:_JUDGED]
     reference = nearest(old[judged], in_blocks(old), judged)
@@ -101,10 +113,9 @@ def _held_out(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> list
     places = torch.cat([torch.arange(len(judged))[fold::_FOLDS] for fold in range(_FOLDS)])
     back = places.argsort()
     at = min(_AT, reference.found)
-    return [
-        float(overlap(reference, nearest(torch.cat(mapped[one])[back], in_blocks(old), judged), at).mean())
-        for one in candidates
-    ]
+    return {
+        one: overlap(reference, nearest(torch.cat(mapped[one])[back], in_blocks(old), judged), at) for one in candidates
+    }
 
 
 def _fitted(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Map]]:

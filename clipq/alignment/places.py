@@ -118,11 +118,17 @@ _FIND: Mapping[str, Callable[[nn.Module, str], Place | str]] = {
 }
 
 
-def norm_offset(weight: Tensor, offset: Tensor) -> Tensor | None:
-    """What to add to a norm's bias so that `weight` [out, in] after it gives `offset` [out] more; None if nothing does.
+_LONGEST = 4.0  # times a norm's usual output: what is longer would drown that in its own rounding
+
+
+def norm_offset(norm: nn.Module | None, weight: Tensor, offset: Tensor) -> Tensor | None:
+    """What to add to the bias of `norm` so that `weight` [out, in] after it gives `offset` [out] more; None if nothing
+    of a reasonable length does.
 
     The shortest such change: weight's pseudo-inverse times the offset, float64.
     """
+    if getattr(norm, "bias", None) is None or norm.weight is None:
+        return None
     change = torch.linalg.lstsq(weight, offset[:, None], driver="gelsd").solution[:, 0]
-    left = (weight @ change - offset).norm()
-    return change if left <= 1e-9 * offset.norm() else None
+    exact = (weight @ change - offset).norm() <= 1e-9 * offset.norm()
+    return change if exact and change.norm() <= _LONGEST * norm.weight.detach().double().norm() else None

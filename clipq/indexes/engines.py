@@ -29,9 +29,9 @@ def faiss(path: Path, layout: Layout) -> Index:
         raise DataError(f"{path} is no faiss index that can be read: {first_line(error)[:200]}.") from error
     ids, inner = _numbered(library, index)
     kind = type(library.downcast_index(inner)).__name__
-    give = _reconstructed(library, inner, path)
     names = names_of(path, layout, ids)
-    return Index(path, f"faiss {kind}", names, inner.d, give, {}, kind in _EXACT)
+    read = _reconstructed(library, (index, inner), path)
+    return Index(path, f"faiss {kind}", names, inner.d, read, {}, kind in _EXACT)
 
 
 def _numbered(library: Any, index: Any) -> tuple[Any, Any]:
@@ -42,9 +42,11 @@ def _numbered(library: Any, index: Any) -> tuple[Any, Any]:
     return library.vector_to_array(index.id_map).tolist(), library.downcast_index(index.index)
 
 
-def _reconstructed(library: Any, index: Any, path: Path) -> Callable[[], Iterator[Tensor]]:
+def _reconstructed(library: Any, indexes: tuple[Any, Any], path: Path) -> Callable[[], Iterator[Tensor]]:
+    """indexes: the whole one, which owns the other, and the one inside it that has the vectors."""
     import torch
 
+    _, index = indexes
     try:
         inverted = library.try_extract_index_ivf(index)
         if inverted is not None:
@@ -57,6 +59,7 @@ def _reconstructed(library: Any, index: Any, path: Path) -> Callable[[], Iterato
         ) from error
 
     def read() -> Iterator[Tensor]:
+        index = indexes[1]  # both stay as long as this function does
         for start in range(0, index.ntotal, ROWS):
             yield torch.from_numpy(index.reconstruct_n(start, min(ROWS, index.ntotal - start)))
 

@@ -59,7 +59,7 @@ def open_index(path: str | os.PathLike[str], layout: Layout | None = None) -> In
     except ClipqError:
         raise
     except Exception as error:  # the border to a file that may hold anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(".")
         raise DataError(f"{path} holds no vectors that can be read: {reason}.") from error
     if not len(index):
         raise DataError(f"{path} holds no vectors, so there is nothing to compare with.")

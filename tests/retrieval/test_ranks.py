@@ -88,4 +88,6 @@ def test_what_is_not_there_is_not_found():
 
 
 def test_share_of_some_rows():
-    assert share_of(torch.tensor([1, 3]), ranking([[1, 2, 3, 4], [5, 6, 7, 1]]), 3).tolist() == pytest.approx([2 / 3, 0])
+    assert share_of(torch.tensor([1, 3]), ranking([[1, 2, 3, 4], [5, 6, 7, 1]]), 3).tolist() == pytest.approx(
+        [2 / 3, 0]
+    )

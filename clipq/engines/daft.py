@@ -73,9 +73,7 @@ class _Asking:
         """A table of the units, and what the workers say of each; the inputs are sent to a worker once."""
         daft = self.daft
         daft.method.batch(method=_Maker.make, return_dtype=daft.DataType.string(), batch_size=1)
-        kind = daft.cls(
-            _Maker, cpus=float(self.threads), max_concurrency=self.workers, use_process=True, max_retries=0
-        )
+        kind = daft.cls(_Maker, cpus=float(self.threads), max_concurrency=self.workers, use_process=True, max_retries=0)
         table = daft.from_pydict({"start": [unit.start for unit in units], "stop": [unit.stop for unit in units]})
         try:
             return table.select(kind(self.job, self.inputs).make(table["start"], table["stop"]).alias("made"))

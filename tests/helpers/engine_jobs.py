@@ -18,7 +18,7 @@ AT = 30
 
 @dataclass(frozen=True)
 class OddJob:
-    """Stands for a `clipq.embedding.jobs.Job` that makes nothing. tried: a file with an "x" for each try of the unit."""
+    """A `clipq.embedding.jobs.Job` that makes nothing. tried: a file with an "x" for each try of one unit."""
 
     kind: str
     tried: str

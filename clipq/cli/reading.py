@@ -9,7 +9,6 @@ from ..engines.table import ENGINES
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE, DECODES
 from ..matrices.folders import SHARD_FORMATS
-from ..vectors.codes import DTYPES
 from .options import positive, precision_of
 
 if TYPE_CHECKING:
@@ -31,9 +30,9 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="NAME", help=help)
     help = (
         "JPEGs: exact decodes every pixel; scaled lets the decoder reduce those that are more than four times the "
-        "model's size to at least twice that (default: %(default)s)"
+        f"model's size to at least twice that (default: {DECODE})"
     )
-    parser.add_argument("--decode", choices=DECODES, default=DECODE, help=help)
+    parser.add_argument("--decode", choices=DECODES, help=help)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -67,5 +66,5 @@ def embedder_of(args: argparse.Namespace) -> Embedder:
         batch_size=args.batch_size,
         normalize=args.normalize,
         decode=args.decode,
-        dtype=args.dtype or DTYPES[0],
+        dtype=args.dtype,
     )

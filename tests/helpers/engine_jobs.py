@@ -18,7 +18,7 @@ AT = 30
 
 @dataclass(frozen=True)
 class OddJob:
-    """A `clipq.embedding.jobs.Job` that makes nothing. tried: a file with an "x" for each try of one unit."""
+    """Stands for a `clipq.embedding.jobs.Job` that makes nothing. tried: a file with an "x" for each try of a unit."""
 
     kind: str
     tried: str

@@ -1,0 +1,92 @@
+"""`Drift`: what was measured, as numbers with their intervals, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..resources import output_path
+from ..retrieval.intervals import Interval, percentile_intervals
+from .comparing import Cell
+from .verdicts import Verdict, verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..alignment import Map
+
+SHARES = {"min": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+"""The percentiles of the cosines that are reported."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What `drift` found. All numbers with an interval are (value, low, high): 95 %, by bootstrap over queries.
+
+    old, new, data: what was compared, as JSON values. cosines: of the pictures (or texts) with themselves, by
+    percentile, without the map ("before") and with it ("after"); empty where the widths differ. texts: the same of text
+    queries, where the old model's are known. cells: the searches. map: from the new space to the old, where one was
+    fitted; `alignment` says how.
+    """
+
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+    data: Mapping[str, Any]
+    cosines: Mapping[str, Mapping[str, Interval]]
+    cells: tuple[Cell, ...]
+    texts: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    map: Map | None = None
+    same_space: bool = False
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.cells, self.same_space, self.map is not None)
+
+    @property
+    def alignment(self) -> Mapping[str, Any] | None:
+        return None if self.map is None else self.map.about
+
+    def cell(self, queries: str, index: str, scope: str = "index", of: str = "image", aligned: bool = False) -> Cell:
+        """The cell of one search. Raises `LookupError` where it was not made."""
+        wanted = (queries, index, scope, of, aligned)
+        for cell in self.cells:
+            found = cell.search
+            if (found.queries, found.index, found.scope, found.of, found.aligned) == wanted:
+                return cell
+        raise LookupError(f"no search of {wanted}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "verdict": self.verdict.to_dict(),
+            "old": dict(self.old),
+            "new": dict(self.new),
+            "data": dict(self.data),
+            "cosines": _listed(self.cosines),
+            "text_cosines": _listed(self.texts),
+            "alignment": None if self.alignment is None else dict(self.alignment),
+            "same_space": self.same_space,
+            "searches": [cell.to_dict() for cell in self.cells],
+            **self.run,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a page for people (`.html`) or all numbers (`.json`). Raises `OutputError`."""
+        from .pages import page
+
+        text = page(self) if str(path).endswith((".html", ".htm")) else json.dumps(self.to_dict(), indent=1) + "\n"
+        with output_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _listed(cosines: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+    return {when: {name: list(one) for name, one in found.items()} for when, found in cosines.items()}
+
+
+def cosine_percentiles(cosines: Tensor) -> dict[str, Interval]:
+    """Of `cosines` [n]."""
+    return dict(zip(SHARES, percentile_intervals(cosines, tuple(SHARES.values())), strict=True))

@@ -24,7 +24,7 @@ from ..errors import DataError, unknown_name
 from ..exports.packages import needed
 from ..vectors.codes import quantize
 
-needed(["daft"], "daft", "clipq.engines.daft_provider")
+needed(["daft"], "daft", "clipq.engines.daft")
 
 import daft  # noqa: E402 (after the check that says how to install it)
 from daft.ai.protocols import ImageEmbedderDescriptor, TextEmbedderDescriptor  # noqa: E402

@@ -24,7 +24,7 @@ from clipq.vectors import DTYPES, Ranges, default_ranges
 daft = pytest.importorskip("daft")
 from daft.functions import embed_image, embed_text  # noqa: E402
 
-from clipq.engines.daft_provider import ClipqProvider, embedded  # noqa: E402
+from clipq.engines.daft import ClipqProvider, embedded  # noqa: E402
 
 pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("default")]  # of other people's packages
 

@@ -113,8 +113,10 @@ def _decode(index: Index) -> str:
 
 
 def _write(args: argparse.Namespace, found: Drift, model: Model, inputs: Inputs) -> None:
+    from ..drifting.pages import save_report
+
     if args.output is not None:
-        found.save(args.output)
+        save_report(found, args.output)
     if args.save_aligned is not None and found.map is not None:
         from ..alignment import fold
         from ..files.saving import save

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
+from ..resources import output_path
 from ..retrieval.intervals import Interval
 from .comparing import Cell
 from .reports import Drift
@@ -22,6 +25,13 @@ _SEARCHES = (
     "of the first hundred. No picture finds itself. Under each number is its 95&nbsp;% interval, by bootstrap over "
     "queries."
 )
+
+
+def save_report(found: Drift, path: str | os.PathLike[str]) -> None:
+    """Write a page for people (`.html`), or else all numbers as JSON. Raises `OutputError`."""
+    text = page(found) if str(path).endswith((".html", ".htm")) else json.dumps(found.to_dict(), indent=1) + "\n"
+    with output_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def page(found: Drift) -> str:

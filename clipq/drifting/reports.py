@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..resources import output_path
 from ..retrieval.intervals import Interval, percentile_intervals
 from .comparing import Cell
 from .verdicts import Verdict, verdict
@@ -73,14 +70,6 @@ class Drift:
             "searches": [cell.to_dict() for cell in self.cells],
             **self.run,
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a page for people (`.html`) or all numbers (`.json`). Raises `OutputError`."""
-        from .pages import page
-
-        text = page(self) if str(path).endswith((".html", ".htm")) else json.dumps(self.to_dict(), indent=1) + "\n"
-        with output_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _listed(cosines: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, list[float]]]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .mixing.sensitivity import sensitivity
     from .models import Model
     from .plugins.transformers_config import ClipqConfig
+    from .same_space import check_same_space, space_of
     from .training.finetuning import finetune
     from .zoo.registry import list_models
 
@@ -40,6 +41,7 @@ _HOME = {
     "Result": "evaluation",
     "Scheme": "arithmetic.schemes",
     "align": "alignment.aligning",
+    "check_same_space": "same_space",
     "coverage": "methods.coverage",
     "drift": "drifting.measuring",
     "evaluate": "evaluation",
@@ -53,6 +55,7 @@ _HOME = {
     "read_schemes": "arithmetic.scheme_files",
     "save": "files.saving",
     "sensitivity": "mixing.sensitivity",
+    "space_of": "same_space",
     "write_schemes": "arithmetic.scheme_files",
 }
 
@@ -64,6 +67,7 @@ __all__ = [
     "Scheme",
     "__version__",
     "align",
+    "check_same_space",
     "coverage",
     "drift",
     "evaluate",
@@ -77,6 +81,7 @@ __all__ = [
     "read_schemes",
     "save",
     "sensitivity",
+    "space_of",
     "write_schemes",
 ]
 

@@ -38,6 +38,10 @@ class DataError(ClipqError, ValueError):
     """An evaluation data set that is missing, empty or not laid out as expected."""
 
 
+class SourceError(DataError):
+    """A file of inputs that cannot be read where it could be before: no input is to blame, so none is left out."""
+
+
 class ResultError(ClipqError, ValueError):
     """An evaluation result that cannot be read, resumed or compared."""
 
@@ -46,8 +50,16 @@ class OutputError(ClipqError, OSError):
     """A file that cannot be written: a full disk, a missing or read-only folder, something else in its place."""
 
 
+class SpaceError(ClipqError, ValueError):
+    """Vectors of two spaces that were to stand side by side; the message names what differs."""
+
+
 class ExportError(ClipqError, RuntimeError):
     """A model that a runtime's format cannot express, or an export that gives other embeddings than the model."""
+
+
+class EngineError(ClipqError, RuntimeError):
+    """An engine (Ray, Daft, processes of this machine) that cannot start, or whose workers die again and again."""
 
 
 class MissingPackageError(ClipqError, ImportError):

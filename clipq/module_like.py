@@ -10,12 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from .arithmetic.precisions import resolve
-from .errors import QuantizationError
+from .errors import ClipqError, QuantizationError, unknown_name
 from .hosts import Host
+from .hosts.open_clip_text import with_text_config
+from .inputs.scaling import DECODE
+from .inputs.tokenizer_files import TokenizerSpec
 from .methods.dtypes import DTYPES, fallback_dtype
 from .methods.finishing import finish
 from .methods.quantization import quantize_module
 from .methods.recipes import Recipe, stated_recipe
+from .modules.raw import weights_digest
+from .spaces.space import Space, digest_of
+from .spaces.towers import TowerSpace, architecture, files_digest
 
 _Like = TypeVar("_Like", bound="ModuleLike")
 
@@ -28,6 +34,9 @@ class ModuleLike(ABC):
     towers: tuple[str, ...]
     recipe: Recipe
     precision_name: str
+    config: dict[str, Any]
+    preprocessing: dict[str, Any]
+    tokenizer_spec: TokenizerSpec | None
 
     @abstractmethod
     def encode_image(self, pixels: Any, normalize: bool = False) -> Tensor:
@@ -36,6 +45,36 @@ class ModuleLike(ABC):
     @abstractmethod
     def encode_text(self, texts: Tensor | str | Iterable[str], normalize: bool = False) -> Tensor:
         """float32 embeddings [batch, width] of token ids or strings."""
+
+    def space(self, tower: str, decode: str = DECODE, normalized: bool = True) -> Space:
+        """The vector space of what this model makes of pictures ("image") or of texts: `space.id` is its short name.
+
+        decode: how JPEGs are decoded; normalized: whether vectors are of length 1. It is the same for the file that the
+        model is saved to, whatever it runs on. The weights are hashed: a second for some hundred MB of them, once for a
+        model that is not trained. Raises `UnknownNameError` for a tower or a way to decode that there is not.
+        """
+        return self.tower_space(tower).space(decode, normalized)
+
+    def tower_space(self, tower: str) -> TowerSpace:
+        """What is the same in all spaces of a tower."""
+        if tower not in self.towers:
+            raise unknown_name("tower", tower, self.towers, "This model has no other.")
+        scheme, spec = self.recipe.schemes[tower], self.tokenizer_spec if tower == "text" else None
+        return TowerSpace(
+            tower,
+            weights_digest(self.module, self.host.name, self.towers, tower, scheme.fallback),
+            scheme,
+            self._architecture(tower),
+            self.preprocessing,
+            None if spec is None else spec.settings,
+            None if spec is None else files_digest(spec.files),
+        )
+
+    def _architecture(self, tower: str) -> dict[str, Any]:
+        try:
+            return architecture(self.host.name, with_text_config(self.module, self.config), tower)
+        except ClipqError:  # the host has no words for it: such a model cannot be saved, and is told by its modules
+            return {"host": self.host.name, "modules": digest_of(repr(self.module))}
 
     @property
     def device(self) -> torch.device:

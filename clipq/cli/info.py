@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import machine
-from ..errors import unknown_name
+from ..errors import DataError, unknown_name
 from . import show
 
 if TYPE_CHECKING:
@@ -66,7 +66,21 @@ def _about(file: Path) -> dict[str, Any]:
     if not file.exists() and not file.suffix:
         hint = "Or give the path of a clipq file or folder."
         raise unknown_name("file or model", name, registry.list_models(), hint)
-    return about_file(file)
+    return about_embeddings(file) if _is_output(file) else about_file(file)
+
+
+def _is_output(file: Path) -> bool:
+    """Whether it is a file or a folder that `clipq embed` wrote; of two kinds of .safetensors, what it says decides."""
+    from ..matrices.files import FORMATS, about_file
+    from ..matrices.folders import MANIFEST
+
+    if file.suffix != ".safetensors" or not file.is_file():
+        return (file / MANIFEST).is_file() or (file.is_file() and file.suffix in FORMATS)
+    try:
+        about_file(file)
+    except DataError:
+        return False
+    return True
 
 
 def about_entry(entry: Entry) -> dict[str, Any]:
@@ -167,6 +181,7 @@ def about_file(path: Path) -> dict[str, Any]:
         "host": config["host"],
         "source": config["source"],
         "preprocessing": config["preprocessing"],
+        "vector spaces": _spaces(config.get("spaces")),
         "measured": config.get("results"),
         "written by": f"clipq {config.get('clipq')}",
         "sha256 of the tensors": header.metadata[DATA_HASH_KEY],
@@ -179,6 +194,33 @@ def _parameters(header: Header) -> int:
         return stated
     added = ("weight_scale", "weight_zero_point", "input_scale", "input_zero_point", "clipq.tokenizer")
     return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
+
+
+def _spaces(stated: Any) -> dict[str, str] | None:
+    """The id of each tower's space, where the file says it (clipq.space_of(FILE) hashes the others)."""
+    towers = stated if isinstance(stated, dict) else {}
+    return {name: one["id"] for name, one in towers.items() if isinstance(one, dict) and "id" in one} or None
+
+
+def about_embeddings(path: Path) -> dict[str, Any]:
+    """What `clipq embed` says of its file or folder of shards, but for the rows."""
+    from ..matrices import read_about
+
+    about = read_about(path)
+    space = about.get("space") or {}
+    known = {
+        "embeddings": str(path),
+        "model": about.get("name"),
+        "precision": about.get("precision"),
+        **{key: about.get(key) for key in ("tower", "normalized", "decode", "dtype", "width", "rows", "broken")},
+        "shards": len(about["shards"]) if "shards" in about else None,
+        "ranges": about.get("ranges"),
+        "vector space": about.get("space_id"),
+        "made of": {key: value for key, value in space.items() if key not in ("tower", "normalized", "decode")},
+        "source": about.get("source"),
+        "written by": f"clipq {about.get('clipq_version')}",
+    }
+    return known if space else {**known, "vector space": "not stated: written by clipq before 0.8"}
 
 
 def _bytes_per_dtype(header: Header) -> dict[str, int]:

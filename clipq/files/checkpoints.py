@@ -23,6 +23,7 @@ from ..methods.finishing import finish
 from ..methods.recipes import Recipe
 from ..methods.replacing import rebuild
 from ..models import Model
+from ..modules.raw import DTYPES
 from ..modules.state import PACKED, Slot, shapes, slots
 from ..resources import atomic_path
 from ..version import VERSION
@@ -40,23 +41,9 @@ from .header import (
     seal,
 )
 from .limits import Limits, check_numbers, limited
+from .spaces import KEY, TOKENIZER, described_spaces
 
-_TOKENIZER = "clipq.tokenizer"  # the tokenizer's files, compressed, as a uint8 tensor
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-}
-"""As safetensors calls them in a header."""
 
 
 def write(model: Model, path: Path, results: Mapping[str, Any] | None = None) -> None:
@@ -102,6 +89,7 @@ def description(model: Model, results: Mapping[str, Any] | None = None) -> dict[
         "recipe": model.recipe.to_dict(),
         "source": dict(model.source),
         "results": dict(results or {}),
+        KEY: described_spaces(model),
         "towers": {tower: describe(model.module, model.host, tower) for tower in model.towers},
         **_parameters(model.module),
     }
@@ -121,7 +109,7 @@ def _tensors(model: Model) -> dict[str, Tensor]:
         if tensor.numel() and owners.setdefault(tensor.data_ptr(), name) != name:
             tensors[name] = tensor.clone()  # tied weights: safetensors refuses shared memory
     if model.tokenizer_spec is not None and model.tokenizer_spec.files:
-        tensors[_TOKENIZER] = torch.frombuffer(bytearray(model.tokenizer_spec.pack()), dtype=torch.uint8)
+        tensors[TOKENIZER] = torch.frombuffer(bytearray(model.tokenizer_spec.pack()), dtype=torch.uint8)
     return tensors
 
 
@@ -212,7 +200,7 @@ def load_tensors(header: Header, device: torch.device, names: Iterable[str] | No
 
 
 def _take_tokenizer(header: Header, tensors: dict[str, Tensor]) -> dict[str, str]:
-    packed = tensors.pop(_TOKENIZER, None)
+    packed = tensors.pop(TOKENIZER, None)
     if packed is None:
         return {}
     try:
@@ -220,26 +208,26 @@ def _take_tokenizer(header: Header, tensors: dict[str, Tensor]) -> dict[str, str
             raise CheckpointError(f"its dtype is {packed.dtype}, not torch.uint8.")
         return unpack_files(packed.cpu().numpy().tobytes())
     except CheckpointError as error:
-        raise CheckpointError(f"{header.path}: tensor {_TOKENIZER!r}: {error}") from error
+        raise CheckpointError(f"{header.path}: tensor {TOKENIZER!r}: {error}") from error
 
 
 def _compare(header: Header, module: nn.Module) -> None:
     """Raise `CheckpointError` unless the file has every tensor of `module`, of its shape and dtype, and no other."""
     places = slots(module)
-    needed = (_TOKENIZER,) if (header.config.get("tokenizer") or {}).get("kind") == "transformers" else ()
+    needed = (TOKENIZER,) if (header.config.get("tokenizer") or {}).get("kind") == "transformers" else ()
     for name in (*needed, *places):
         if name not in header.tensors:
             raise CheckpointError(f"{header.path}: tensor {name!r} is missing.")
     for name, slot in places.items():
         compare_one(header, name, slot)
-    if extra := sorted(set(header.tensors) - set(places) - {_TOKENIZER}):
+    if extra := sorted(set(header.tensors) - set(places) - {TOKENIZER}):
         raise CheckpointError(f"{header.path}: tensor {extra[0]!r} is not part of the model ({len(extra)} such).")
 
 
 def compare_one(header: Header, name: str, slot: Slot) -> None:
     """Raise `CheckpointError` unless the file's tensor `name` has the shape and a dtype that `slot` takes."""
     expected, entry = slot.tensor, header.tensors[name]
-    shape, dtype = list(entry["shape"]), _DTYPES[entry["dtype"]]
+    shape, dtype = list(entry["shape"]), DTYPES[entry["dtype"]]
     where = f"{header.path}: tensor {name!r} has"
     if shape != list(expected.shape):
         raise CheckpointError(f"{where} shape {shape}, the model needs {list(expected.shape)}.")

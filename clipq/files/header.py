@@ -76,6 +76,12 @@ def model_file(folder: Path) -> Path:
     return guarded if guarded.is_file() and not (folder / MODEL_FILE).exists() else folder / MODEL_FILE
 
 
+def has_mark(file: Path, limit: int = 1 << 24) -> bool:
+    """Whether clipq's mark is in the header of a safetensors file, or of what pretends to be one."""
+    with file.open("rb") as stream:
+        return VERSION_KEY.encode() in stream.read(min(int.from_bytes(stream.read(8), "little"), limit))
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """The checked header of a clipq file (or of the file in a clipq folder).
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import ClipqError, SchemeError
 from ..modules.state import shapes
+from ..spaces.tensors import tower_of
 from . import tables
 from .base import Host, build_skeleton, host_class, is_class
 from .open_clip_text import NOT_OPEN_CLIPS, TEXT_CONFIG, text_tower_at_hand
 from .timm import known_trunk, takes_any_size
 
-_NEITHER = ("logit_scale", "logit_bias")
 _PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
 
 
@@ -32,10 +32,7 @@ class OpenClipHost(Host):
         return ("image", "text")
 
     def tower_of(self, module: nn.Module, name: str) -> str | None:
-        if name.startswith("visual"):
-            return "image"
-        # CoCa's captioning decoder is in neither tower: embeddings do not pass through it.
-        return None if name in _NEITHER or name.startswith("text_decoder") else "text"
+        return tower_of(self.name, name, ("image", "text"))
 
     def kept_float(self, module: nn.Module, name: str) -> str | None:
         if any(name == projection or name.startswith(f"{projection}.") for projection in _PROJECTIONS):

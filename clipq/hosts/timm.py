@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ClipqError, QuantizationError, unknown_name
 from ..modules.state import shapes
+from ..spaces.tensors import tower_of
 from . import tables
 from .base import Host, build_skeleton, host_class
 
@@ -24,7 +25,7 @@ class TimmHost(Host):
         return ("image",)
 
     def tower_of(self, module: nn.Module, name: str) -> str | None:
-        return "image"
+        return tower_of(self.name, name, ("image",))
 
     def kept_float(self, module: nn.Module, name: str) -> str | None:
         classifier = module.pretrained_cfg.get("classifier") or "head"

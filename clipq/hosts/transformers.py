@@ -8,13 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, QuantizationError
+from ..spaces.tensors import tower_of
 from . import tables
 from .base import Host, build_skeleton, host_class
 
 # Their positions are learned for one size; "interpolate" is asked for by call.
 _ONE_SIZE = ("clip", "metaclip_2", "siglip", "vit", "deit")
-_IMAGE = ("vision_model", "visual_projection")
-_TEXT = ("text_model", "text_projection")
 _OF_FILES = ("quantization_config", "transformers_weights", "clipq_version")
 _WRONG_END = 2  # of CLIPs that were saved before transformers knew better
 _HEADS = ("visual_projection", "text_projection", "classifier", "cls_classifier", "distillation_classifier")
@@ -34,11 +33,7 @@ class TransformersHost(Host):
         return ("text",) if "Text" in kind else ("image",)
 
     def tower_of(self, module: nn.Module, name: str) -> str | None:
-        towers = self.towers(module)
-        if len(towers) == 1:
-            return towers[0]
-        first = name.partition(".")[0]
-        return "image" if first in _IMAGE else "text" if first in _TEXT else None
+        return tower_of(self.name, name, self.towers(module))
 
     def kept_float(self, module: nn.Module, name: str) -> str | None:
         parts = name.split(".")

@@ -16,7 +16,7 @@ from ..arithmetic.schemes import Scheme
 from ..device import usable_device
 from ..errors import CheckpointError, DownloadError, SchemeError
 from ..files.checkpoints import read, write
-from ..files.header import EXPORT_REPORT, VERSION_KEY, DamagedError, locate, model_file, read_header
+from ..files.header import EXPORT_REPORT, DamagedError, has_mark, locate, model_file, read_header
 from ..files.saving import file_in, is_clipq_config
 from ..methods.quantization import quantize
 from ..methods.recipes import Recipe
@@ -121,7 +121,7 @@ def _is_clipq(path: Path) -> bool:
     """A file is taken for clipq's by its suffix; a folder by its model file having clipq's mark in the header."""
     if path.is_dir():
         file = model_file(path)
-        return file.is_file() and _has_mark(file)
+        return file.is_file() and has_mark(file)
     return path.suffix == ".safetensors"
 
 
@@ -132,11 +132,6 @@ def _refuse_export(path: Path) -> None:
             f"{path} is a model for another runtime, which clipq writes and does not read: docs/exports.md says how to "
             "run it. Load the model that it was exported from."
         )
-
-
-def _has_mark(file: Path, limit: int = 1 << 24) -> bool:
-    with file.open("rb") as stream:
-        return VERSION_KEY.encode() in stream.read(min(int.from_bytes(stream.read(8), "little"), limit))
 
 
 def _is_transformers(path: Path, name: str) -> bool:
@@ -251,4 +246,4 @@ def _published_file(repo: str, cache_dir: str | os.PathLike[str] | None) -> Path
     except (DownloadError, ValueError, TypeError, AttributeError):
         return None
     file = hub.download(repo, file_in(settings), cache_dir=cache_dir) if ours else None
-    return file if file and _has_mark(file) else None  # a configuration outlives the weights it was written with
+    return file if file and has_mark(file) else None  # a configuration outlives the weights it was written with

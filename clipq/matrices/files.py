@@ -14,7 +14,7 @@ from ..resources import check_output_path, output_path
 from ..vectors.codes import KINDS
 from ..vectors.ranges import TENSORS, Ranges
 from .embeddings import Embeddings
-from .parquet import read_parquet, save_parquet
+from .parquet import about_parquet, read_parquet, save_parquet
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(
             f"the name {bad!r} holds a line break, which a list of names cannot keep; write .safetensors instead."
         )
-    if path.suffix == ".safetensors" and len(json.dumps(names)) > _MAX_HEADER:
+    if path.suffix == ".safetensors" and len(json.dumps([*names])) > _MAX_HEADER:
         raise DataError(f"{len(names)} names are too long for the header of a .safetensors file; write .npy instead.")
 
 
@@ -89,17 +89,21 @@ def _save_npy(found: Embeddings, rest: dict[str, Any], path: Path) -> None:
     import numpy
 
     names, about, ranges = beside(path)
-    _save_ranges(found.ranges, ranges)
-    with output_path(names) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in found.names), encoding="utf-8", errors="surrogateescape")
-    with output_path(about) as temporary:
-        temporary.write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
-    with output_path(path) as temporary, temporary.open("wb") as file:
-        numpy.save(file, found.matrix.numpy(), allow_pickle=False)
+    lines = "".join(f"{name}\n" for name in found.names)
+    with output_path(path) as matrix, output_path(about) as said, output_path(names) as listed:
+        # None takes its place before all of them are whole: what stands there may be what was added to.
+        with matrix.open("wb") as file:
+            numpy.save(file, found.matrix.numpy(), allow_pickle=False)
+        said.write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
+        listed.write_text(lines, encoding="utf-8", errors="surrogateescape")
+        _save_ranges(found.ranges, ranges)
 
 
 def read_file(path: Path) -> Embeddings:
-    """What `save_embeddings` wrote. Raises `DataError` naming the file if it is missing, damaged or something else."""
+    """What `save_embeddings` wrote; the matrix of a .safetensors or .npy file is mapped: read where it is looked at.
+
+    Raises `DataError` naming the file if it is missing, damaged or something else.
+    """
     if path.suffix not in _FORMATS:
         raise DataError(f"cannot read {path}: the ending says the format; known: {', '.join(FORMATS)}.")
     try:
@@ -114,6 +118,32 @@ def read_file(path: Path) -> Embeddings:
     if reason:
         raise DataError(f"{path} holds no embeddings that clipq wrote: {reason}. Make it again with `clipq embed`.")
     return found
+
+
+def about_file(path: Path) -> dict[str, Any]:
+    """What a file of `save_embeddings` says of itself. Raises `DataError` as `read_file` does."""
+    if path.suffix not in _FORMATS:
+        raise DataError(f"cannot read {path}: the ending says the format; known: {', '.join(FORMATS)}.")
+    try:
+        found = _FORMATS[path.suffix].about(path)
+        reason = "" if isinstance(found, dict) else "what it says of itself is no table"
+    except Exception as error:  # the border to a file that may hold anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if reason:
+        raise DataError(f"{path} holds no embeddings that clipq wrote: {reason}. Make it again with `clipq embed`.")
+    return found
+
+
+def _about_safetensors(path: Path) -> Any:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("it is cut off, or no safetensors file")
+        return json.loads(json.loads(file.read(length))["__metadata__"]["clipq"])
+
+
+def _about_npy(path: Path) -> Any:
+    return json.loads(beside(path)[1].read_text(encoding="utf-8"))
 
 
 def _origin(about: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +169,7 @@ def _read_npy(path: Path) -> tuple:
     lines = names.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
     about = json.loads(rest.read_text(encoding="utf-8"))
     tensors = load_file(ranges) if "ranges" in about else {}
-    matrix = torch.from_numpy(numpy.load(path, allow_pickle=False))
+    matrix = torch.from_numpy(numpy.load(path, mmap_mode="c", allow_pickle=False))  # as safetensors does it
     return matrix, lines, about, {key.removeprefix("ranges."): value for key, value in tensors.items()}
 
 
@@ -162,15 +192,19 @@ def _damage(found: Embeddings) -> str:
 
 @dataclass(frozen=True)
 class _Format:
-    """How a file is written (what `about` says as JSON, at a path), and read: the matrix, names, about and ranges."""
+    """How a file is written (what `about` says as JSON, at a path), and read: the matrix, names, about and ranges.
+
+    about: what it says of itself, without the rows.
+    """
 
     save: Callable[[Embeddings, dict[str, Any], Path], None]
     read: Callable[[Path], tuple]
+    about: Callable[[Path], Any]
 
 
 _FORMATS: Mapping[str, _Format] = {
-    ".safetensors": _Format(_save_safetensors, _read_safetensors),
-    ".npy": _Format(_save_npy, _read_npy),
-    ".parquet": _Format(save_parquet, read_parquet),
+    ".safetensors": _Format(_save_safetensors, _read_safetensors, _about_safetensors),
+    ".npy": _Format(_save_npy, _read_npy, _about_npy),
+    ".parquet": _Format(save_parquet, read_parquet, about_parquet),
 }
 FORMATS = tuple(_FORMATS)

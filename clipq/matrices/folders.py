@@ -22,8 +22,9 @@ MANIFEST = "manifest.json"
 SHARD_FORMATS = ("safetensors", "parquet")
 _KIND = "clipq embeddings in shards"
 _ORDER = "shard by shard, row by row, as the inputs were listed: paths sorted, lines as they stand"
-_SAME = ("fingerprint", "tower", "normalized", "dtype", "width", "ranges")
+_SAME = ("fingerprint", "space_id", "tower", "normalized", "dtype", "width", "ranges")
 """What has to be the same in the manifest and in every shard."""
+_OF_SHARDS = ("kind", "format", "order", "rows", "shards", "broken", "mended")
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,32 @@ def finish(folder: Path, about: Mapping[str, Any], entries: Sequence[dict[str, A
     return whole
 
 
+def extend(folder: Path, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add shards, whose files lie in the folder already, to its manifest; what that says then.
+
+    An input that could not be read before and has a row now is named among `mended`: the shard that says it is broken
+    stays as it is.
+    """
+    about = read_manifest(folder)
+    broken, mended = set(dict(read_broken(folder))), set(about.get("mended", ()))
+    for entry in entries:
+        found = read_file(folder / entry["file"])
+        mended |= broken & set(map(str.strip, found.names))
+        broken |= set(found.broken)
+    added = [{key: value for key, value in entry.items() if key != "width"} for entry in entries]
+    totals = {key: about[key] + sum(entry[key] for entry in entries) for key in ("rows", "saturated")}
+    whole = {**about, **totals, "broken": len(broken - mended), "shards": about["shards"] + added}
+    whole |= {"mended": sorted(mended)} if mended else {}
+    with output_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json_text(whole), encoding="utf-8")
+    return whole
+
+
+def of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the model and of all vectors, and nothing of shards."""
+    return {key: value for key, value in manifest.items() if key not in _OF_SHARDS}
+
+
 def put_in_place(folder: Path, path: Path) -> None:
     """Rename a finished folder to `path`; a folder of shards that stands there is removed once the new one does."""
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # as `resources.remove_stale` knows them
@@ -170,12 +197,21 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Embeddings]:
         yield _read(folder / entry["file"], entry, about)
 
 
+def read_shard(folder: Path, about: Mapping[str, Any], number: int) -> Embeddings:
+    """One shard of a folder of this manifest, not compared with its sha256: only what is looked at of it is read."""
+    entry = about["shards"][number]
+    return _fitting(folder / entry["file"], entry, about)
+
+
 def read_broken(folder: Path) -> Iterator[tuple[str, str]]:
     """The inputs without a row, and why, in order; of the shards only those are read that have any."""
     about = read_manifest(folder)
+    said = set(about.get("mended", ()))
     for entry in about["shards"]:
-        if entry.get("broken"):
-            yield from _read(folder / entry["file"], entry, about).broken.items()
+        for name, why in _read(folder / entry["file"], entry, about).broken.items() if entry.get("broken") else ():
+            if name not in said:  # two shards say it of an input that was tried again
+                said.add(name)
+                yield name, why
 
 
 def _read(path: Path, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Embeddings:
@@ -185,6 +221,10 @@ def _read(path: Path, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Emb
         raise DataError(f"{path} cannot be read: {error.strerror}. Copy the whole folder again.") from error
     if not same:
         raise DataError(f"{path} is not the shard that {MANIFEST} names: its sha256 is another. Make it again.")
+    return _fitting(path, entry, about)
+
+
+def _fitting(path: Path, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Embeddings:
     found = read_file(path)
     other = [key for key in _SAME if found.about.get(key) != about.get(key)]
     if other or len(found.names) != entry["rows"]:
@@ -204,8 +244,9 @@ def read_folder(folder: Path) -> Embeddings:
         matrix[len(names) : len(names) + len(shard.names)] = shard.matrix
         names += shard.names
         broken |= shard.broken
-    own = {key: value for key, value in about.items() if key not in ("kind", "format", "order", "rows", "shards")}
-    own.pop("broken")
+    for name in about.get("mended", ()):
+        broken.pop(name, None)
+    own = of_manifest(about)
     if own.get("dtype") == "float32":
         own.pop("saturated")
     return Embeddings(tuple(names), matrix, broken, own, ranges=ranges)

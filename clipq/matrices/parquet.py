@@ -51,6 +51,13 @@ def read_parquet(path: Path) -> tuple:
     return torch.from_numpy(values.copy()), names, about, tensors
 
 
+def about_parquet(path: Path) -> dict[str, Any]:
+    """What the metadata says, read without the rows."""
+    from pyarrow import parquet
+
+    return json.loads(parquet.read_schema(path).metadata[b"clipq"])
+
+
 def _names(table: Any) -> list[str | bytes]:
     return table.column("name").to_pylist()
 

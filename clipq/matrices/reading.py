@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 from ..vectors.ranges import Ranges, ranges_of
 from .embeddings import Embeddings
-from .files import read_file
-from .folders import read_folder
+from .files import about_file, read_file
+from .folders import read_folder, read_manifest
 
 
 def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
@@ -18,6 +19,15 @@ def read_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     """
     path = Path(path)
     return read_folder(path) if path.is_dir() else read_file(path)
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an output says of its model and its vectors, without its rows; no torch. Raises `DataError`."""
+    path = Path(path)
+    if path.is_dir():
+        return read_manifest(path)
+    found = about_file(path)
+    return {key: value for key, value in found.items() if key not in ("names", "broken", "format", "tensors")}
 
 
 def read_ranges(path: str | os.PathLike[str]) -> Ranges:

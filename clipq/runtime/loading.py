@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UnknownNameError, unknown_name
 from ..files.header import Header, check_data, read_header
+from ..files.spaces import TOKENIZER
 from ..native.images import ImageTower
 from ..native.tensors import Tensors
 from ..native.texts import TextTower
@@ -19,7 +20,6 @@ from .model import RuntimeModel
 from .zoo import named_file
 
 _KINDS = {"image": ImageTower, "text": TextTower}
-_TOKENIZER = "clipq.tokenizer"
 _AGAIN_AND_AGAIN = 3  # times the file's bytes: 16-bit floats are read as 32, and a tensor may be tied to another
 _AGAIN = "Read and write it once with the whole package: clipq.save(clipq.load(FILE), NEW_FILE)."
 
@@ -64,8 +64,8 @@ def _built(header: Header, described: Mapping[str, Any], wanted: tuple[str, ...]
         tensors = Tensors(file.get, str(header.path), file.release, _AGAIN_AND_AGAIN * header.size)
         built[tower] = _KINDS[tower](tensors, described[tower])
         file.release()
-    packed = file.get(_TOKENIZER) if "text" in wanted else None
-    return RuntimeModel(header.config, built, None if packed is None else packed.tobytes(), threads)
+    packed = file.get(TOKENIZER) if "text" in wanted else None
+    return RuntimeModel(header, built, None if packed is None else packed.tobytes(), threads)
 
 
 def _described(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:

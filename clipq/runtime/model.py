@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, DataError, unknown_name
+from ..files.header import Header
+from ..files.spaces import tower_space
 from ..inputs.given import LOGIT_SCALE, fill, open_picture, pictures, prompts, strings
+from ..inputs.scaling import DECODE
 from ..inputs.tokenizer_files import unpack_files
 from ..machine import cores
 from ..native.images import ImageTower
 from ..native.texts import TextTower, distinct
+from ..spaces.space import Space
+from ..spaces.towers import TowerSpace
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -32,12 +37,14 @@ class RuntimeModel:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        header: Header,
         towers: Mapping[str, ImageTower | TextTower],
         tokenizer: bytes | None,
         threads: int | None = None,
     ):
-        self.config, self.towers = dict(config), tuple(towers)
+        self.config, self.towers = dict(header.config), tuple(towers)
+        self._header = header
+        self._spaces: dict[str, TowerSpace] = {}
         self.threads = cores() if threads is None else threads
         self._towers, self._tokenizer_files = towers, tokenizer
         self._lock = threading.Lock()
@@ -119,6 +126,22 @@ class RuntimeModel:
         logits = LOGIT_SCALE * encoded @ classes.T
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
+
+    def space(self, tower: str, decode: str = DECODE, normalized: bool = True) -> Space:
+        """The vector space of what this model makes of pictures ("image") or of texts, as `clipq.Model.space` has it.
+
+        A file of clipq before 0.8 does not state it; its tensors are hashed. Raises `UnknownNameError` for a tower that
+        was not loaded.
+        """
+        return self.tower_space(tower).space(decode, normalized)
+
+    def tower_space(self, tower: str) -> TowerSpace:
+        """What is the same in all spaces of a tower."""
+        if tower not in self.towers:
+            raise unknown_name("tower", tower, self.towers, "No other was loaded.")
+        if tower not in self._spaces:
+            self._spaces[tower] = tower_space(self._header, tower)
+        return self._spaces[tower]
 
     def _tower(self, name: str) -> Any:
         if name not in self._towers:

@@ -25,7 +25,7 @@ from ..work.processes import launched
 from .comparing import Cell, own_cosines
 from .reports import Drift, cosine_percentiles
 from .searching import Asked, Sides, in_sample, in_whole_index, of_texts
-from .spaces import is_same_space
+from .spaces import differences
 
 SAMPLE = 2000
 """Inputs that are embedded again and searched with; twice as many more fit a map, where one is asked for."""
@@ -60,6 +60,7 @@ def drift(
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)
     check_model(model, needs_text=inputs.tower == "text" or texts is not None)
     index = opened(old, layout)
+    said = differences(index, model, inputs)
     chosen, others = sampled(index, inputs, (sample, 2 * sample if align else 0))
     if len(chosen) < _LEAST:
         raise DataError(f"only {len(chosen)} inputs can be compared, of {len(inputs.names)}; give {_LEAST} or more.")
@@ -67,17 +68,17 @@ def drift(
     asked = _asked(model, texts, old_texts, inputs.tower)
     found = _map(model, index, inputs, others, "best" if align is True else align)
     both = _Both(index, inputs.tower, pairs, asked)
-    said = {"source": str(inputs.source), "tower": inputs.tower, "inputs": len(inputs.names), "matched_by": chosen.by}
+    about = {"source": str(inputs.source), "tower": inputs.tower, "inputs": len(inputs.names), "matched_by": chosen.by}
     counts = {"sample": len(pairs), "texts": len(asked.new) if asked else 0, "broken": dict(pairs.broken)}
     return Drift(
         old=index.described(),
         new={**described_model(model), "width": pairs.new.shape[1]},
-        data={**said, **counts},
+        data={**about, **counts},
         cosines=both.cosines(found),
         cells=tuple(both.cells(found)),
         texts=both.text_cosines(found),
         map=found,
-        same_space=is_same_space(index, model, inputs),
+        differences=None if said is None else tuple(said),
         run=_described_run(model, begun),
     )
 

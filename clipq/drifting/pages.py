@@ -153,12 +153,19 @@ def _facts(found: Drift) -> list[tuple[str, str]]:
     return [
         ("Old", f"{old['path']}: {old['kind']}, {old['rows']:,} rows of width {old['width']}{exact}"),
         ("New", f"{found.new['name']}, {precision}; fingerprint {found.new['fingerprint'][:16]}"),
+        ("Spaces", _spaces(found)),
         ("Data", f"{found.data['source']}; rows found by {found.data['matched_by']}"),
         ("Compared", f"{found.data['sample']:,} {found.data['tower']}s, {found.data['texts']:,} text queries"),
         ("Left out", ", ".join(found.data["broken"]) or "nothing"),
         ("Machine", f"{machine.get('processor')}, {machine.get('threads')} threads; {found.run.get('seconds')} s"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())),
     ]
+
+
+def _spaces(found: Drift) -> str:
+    if found.differences is None:
+        return "the index does not say of which space it is"
+    return "; ".join(found.differences) or "the very same, as the index says"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -26,7 +26,8 @@ class Drift:
     old, new, data: what was compared, as JSON values. cosines: of the pictures (or texts) with themselves, by
     percentile, without the map ("before") and with it ("after"); empty where the widths differ. texts: the same of text
     queries, where the old model's are known. cells: the searches. map: from the new space to the old, where one was
-    fitted; `alignment` says how.
+    fitted; `alignment` says how. differences: between the space that the index states and the model's, in words; None
+    where it states none.
     """
 
     old: Mapping[str, Any]
@@ -36,8 +37,13 @@ class Drift:
     cells: tuple[Cell, ...]
     texts: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     map: Map | None = None
-    same_space: bool = False
+    differences: tuple[str, ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def same_space(self) -> bool:
+        """Whether the index says that it is of the model's very own space."""
+        return self.differences is not None and not self.differences
 
     @property
     def verdict(self) -> Verdict:
@@ -67,6 +73,7 @@ class Drift:
             "text_cosines": _listed(self.texts),
             "alignment": None if self.alignment is None else dict(self.alignment),
             "same_space": self.same_space,
+            "space_differences": None if self.differences is None else list(self.differences),
             "searches": [cell.to_dict() for cell in self.cells],
             **self.run,
         }

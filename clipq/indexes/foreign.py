@@ -14,7 +14,7 @@ from .own import copied
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .opening import Layout
+    from .layouts import Layout
 
 _NAMES = ("name", "path", "file", "filename", "file_name", "key", "url", "id", "text", "caption")
 _VECTORS = ("embedding", "embeddings", "vector", "vectors", "emb", "values", "feature", "features")

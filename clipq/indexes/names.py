@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..matrices.files import beside
 
 if TYPE_CHECKING:
-    from .opening import Layout
+    from .layouts import Layout
 
 
 def names_for(path: Path, layout: Layout, rows: int) -> tuple[str, ...]:

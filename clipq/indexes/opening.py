@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ClipqError, DataError
 from ..matrices.folders import MANIFEST
 from . import engines, foreign, own
 from .index import Index
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a file does not say of itself. names: a file with the names of the rows (see `names`). name_column and
-    vectors: the columns of a table; vectors also names a tensor.
-    """
-
-    names: Path | None = None
-    name_column: str | None = None
-    vectors: str | None = None
+from .layouts import Layout
 
 
 def _parquet(path: Path, layout: Layout) -> Index:

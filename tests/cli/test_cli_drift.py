@@ -53,6 +53,8 @@ def test_the_same_model_is_known_at_once(folders, capsys):
     shown = capsys.readouterr()
     assert shown.out.startswith("keep the index: it says that it is of the very same space as the model\n")
     assert "says that it is of this very space" in shown.err
+    assert drift(folders, "old.npy", "--sample", 40) == 0
+    assert "old.npy says that it is of another space: weights" in capsys.readouterr().err
     assert "whole index: old vectors" in shown.out
 
 

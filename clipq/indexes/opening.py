@@ -14,15 +14,18 @@ from .layouts import Layout
 
 
 def _parquet(path: Path, layout: Layout) -> Index:
-    return own.of_parquet(path) or foreign.parquet(path, layout)
+    found = own.of_parquet(path)
+    return foreign.parquet(path, layout) if found is None else found
 
 
 def _safetensors(path: Path, layout: Layout) -> Index:
-    return own.of_safetensors(path) or foreign.safetensors(path, layout)
+    found = own.of_safetensors(path)
+    return foreign.safetensors(path, layout) if found is None else found
 
 
 def _npy(path: Path, layout: Layout) -> Index:
-    return (None if layout.names else own.of_npy(path)) or foreign.npy(path, layout)
+    found = own.of_npy(path) if layout.names is None else None
+    return foreign.npy(path, layout) if found is None else found
 
 
 _KINDS: Mapping[str, Callable[[Path, Layout], Index]] = {

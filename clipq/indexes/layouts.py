@@ -12,6 +12,6 @@ class Layout:
     vectors: the columns of a table; vectors also names a tensor.
     """
 
-    names: Path | None = None
+    names: Path | str | None = None
     name_column: str | None = None
     vectors: str | None = None

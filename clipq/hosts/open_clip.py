@@ -157,7 +157,7 @@ def _candidates(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
 def _fits(module: nn.Module, vision: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether embedding width, image size, kind of image tower and the table of tokens are those of `module`."""
     size, image_size = vision.get("image_size", 224), getattr(module.visual, "image_size", None)
-    if config["embed_dim"] != _embed_dim(module) or image_size not in (None, size, (size, size)):
+    if _embed_dim(module) not in (None, config["embed_dim"]) or image_size not in (None, size, (size, size)):
         return False
     of_timm, resnet = bool(vision.get("timm_model_name")), isinstance(vision.get("layers"), (list, tuple))
     if of_timm != is_class(module.visual, "open_clip.timm_model.TimmModel"):

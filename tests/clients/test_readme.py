@@ -36,7 +36,7 @@ SHORTER = {"info": "--no-measure", "bench": "--runs 1 --batch-sizes 1 --no-memor
 """What keeps a command short; what it does is tested elsewhere."""
 
 NOT_HERE = ("demo", "--plot", "export")
-"""Commands that take long or need other packages: that the page's are understood is tested here, what they do elsewhere."""
+"""What takes long or needs other packages: that the page's are understood is tested here, what they do elsewhere."""
 
 
 def blocks(language: str) -> list[str]:

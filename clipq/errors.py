@@ -38,6 +38,10 @@ class DataError(ClipqError, ValueError):
     """An evaluation data set that is missing, empty or not laid out as expected."""
 
 
+class SourceError(DataError):
+    """A file of inputs that cannot be read where it could be before: no input is to blame, so none is left out."""
+
+
 class ResultError(ClipqError, ValueError):
     """An evaluation result that cannot be read, resumed or compared."""
 
@@ -52,6 +56,10 @@ class SpaceError(ClipqError, ValueError):
 
 class ExportError(ClipqError, RuntimeError):
     """A model that a runtime's format cannot express, or an export that gives other embeddings than the model."""
+
+
+class EngineError(ClipqError, RuntimeError):
+    """An engine (Ray, Daft, processes of this machine) that cannot start, or whose workers die again and again."""
 
 
 class MissingPackageError(ClipqError, ImportError):

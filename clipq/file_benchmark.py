@@ -32,7 +32,7 @@ def benchmark_files(
     """
     if runs < 1 or batch_size < 1:
         raise ClipqError(f"runs={runs}, batch_size={batch_size}: both must be whole numbers of at least 1.")
-    check_tower(model, inputs)
+    check_tower(model, inputs.tower, inputs.source)
     ways = [(one, replace(inputs, decode=decode)) for one, decode in _ways(model, baseline, inputs)]
     for one, way in ways:
         _pass(one, way, batch_size, min(len(inputs.names), 2 * batch_size))

@@ -60,6 +60,17 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def granted_cores() -> int | None:
+    """Cores that Ray gave the actor or task this process runs for; None outside of one, or where it gave none."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    if context.get_task_id() is None and context.get_actor_id() is None:
+        return None
+    return int(context.get_assigned_resources().get("CPU", 0)) or None
+
+
 def versions() -> dict[str, str]:
     """Installed versions of Python and the packages that decide the numbers, by distribution name; none is imported."""
     found = {"clipq": VERSION, "python": platform.python_version()}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, SchemeError
-from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE
 from .options import load_model
+from .reading import embedder_of, inputs_of
 from .reporting import clear, report_broken
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..same_space import space_of
 
     space = space_of(args.output)
-    inputs = _inputs(args, space)
     there, as_it_was = read_embeddings(args.output), args.output.stat()
-    _check(args, there.about)
+    _as_there(args, there.about, space)
+    inputs = inputs_of(args)
     check_output(args.output, (*there.names, *inputs.names))
     missing = inputs.without(there.names)
     if missing.tower == space.tower and not missing.names:
@@ -52,9 +52,9 @@ def add_to_folder(args: argparse.Namespace) -> int:
 
     space = space_of(args.output)
     there = read_manifest(args.output)
-    _check(args, there)
-    inputs = _inputs(args, space)
-    about = add_into(load_model(args), inputs, args.output, batch_size=args.batch_size)
+    _as_there(args, there, space)
+    inputs = inputs_of(args)
+    about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:
         return 0
     _report(args.output, there["rows"], about["rows"] - there["rows"], about, space.id)
@@ -70,12 +70,8 @@ def _refuse_if_changed(path: Path, before: os.stat_result) -> None:
         )
 
 
-def _inputs(args: argparse.Namespace, space: Space) -> Inputs:
-    return Inputs.of(args.input, args.decode or space.components["decode"] or DECODE)
-
-
-def _check(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
-    """Raise `SchemeError` for an argument that says something else than what is there."""
+def _as_there(args: argparse.Namespace, about: Mapping[str, Any], space: Space) -> None:
+    """Arguments that were not given are as the output's; raise `SchemeError` for one that says something else."""
     if args.ranges:
         raise SchemeError(f"rows that are added have to fit the ranges of {args.output}; leave out --ranges.")
     there = {"dtype": about.get("dtype", "float32"), **{key: about.get(key) for key in ("normalized", "shard_size")}}
@@ -87,6 +83,8 @@ def _check(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
                 f"{args.output} has {name}={there[name]!r}, and {value!r} was asked for; leave out {option}, or write "
                 "another file."
             )
+    args.dtype, args.normalize = there["dtype"], there["normalized"]
+    args.decode = args.decode or space.components["decode"] or DECODE
 
 
 def _report(output: Path, before: int, added: int, about: Mapping[str, Any], space: str) -> int:

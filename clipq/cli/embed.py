@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..inputs.listing import Inputs
-from ..inputs.scaling import DECODE, DECODES
-from ..matrices.folders import MANIFEST, SHARD_FORMATS
+from ..inputs.scaling import DECODE
+from ..matrices.folders import MANIFEST
 from ..vectors.codes import DTYPES
 from .adding import add_to_file, add_to_folder
 from .options import add_model, add_precision, load_model, positive, refuse_to_overwrite
+from .reading import add_engine, add_input, inputs_of
 from .reporting import clear, report_broken, report_ranges, report_rows
+from .sharding import in_shards
 
 if TYPE_CHECKING:
     from ..matrices import Embeddings
@@ -27,16 +28,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "embed",
         help="embed a folder of pictures or a file of texts",
-        description="Embed every picture below a folder, or every line of a text file. Killed and started again with "
-        "the same arguments, it goes on where it stopped and writes the same file; or, with --shard-size, the same "
-        "folder of numbered files, which takes memory for one of them at any number of inputs.",
+        description="Embed every picture below a folder, every line of a text file, or the rows of tables and tars. "
+        "Killed and started again with the same arguments, it goes on where it stopped and writes the same file; or, "
+        "with --shard-size or --engine, the same folder of numbered files, which takes memory for one of them at any "
+        "number of inputs.",
         epilog="example: clipq embed ViT-B-32 photos/ -o photos.safetensors",
     )
     add_model(parser)
-    parser.add_argument(
-        "input", metavar="INPUT", type=Path, help="a folder of pictures, or a text file, one text a line"
-    )
-    help = "FILE.safetensors, FILE.npy or FILE.parquet; with --shard-size the name of a folder"
+    add_input(parser)
+    help = "FILE.safetensors, FILE.npy or FILE.parquet; with --shard-size or --engine the name of a folder"
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help=help)
     add_precision(parser, towers=True)
     parser.add_argument("--batch-size", metavar="N", type=positive, default=32, help="per call (default: %(default)s)")
@@ -50,7 +50,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "(default: those of clipq's own photos or everyday words)"
     )
     parser.add_argument("--ranges", metavar="FILE", type=Path, help=help)
-    _add_reading(parser)
+    add_engine(parser)
     parser.add_argument("--strict", action="store_true", help="exit with 1 if an input could not be read")
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
@@ -59,25 +59,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_reading(parser: argparse.ArgumentParser) -> None:
-    help = (
-        "JPEGs: exact decodes every pixel; scaled lets the decoder reduce those that are more than four times the "
-        f"model's size to at least twice that (default: {DECODE})"
-    )
-    parser.add_argument("--decode", choices=DECODES, help=help)
-    help = "write a folder of numbered files of N inputs each, with a manifest"
-    parser.add_argument("--shard-size", metavar="N", type=positive, help=help)
-    help = "with --shard-size, the format of the files: %(choices)s (default: safetensors)"
-    parser.add_argument("--format", choices=SHARD_FORMATS, help=help)
-
-
 def run(args: argparse.Namespace) -> int:
     is_there = (args.output / MANIFEST).is_file(), args.output.is_file()
     if args.add and any(is_there):
         return (add_to_folder if is_there[0] else add_to_file)(args)
     for name, value in _DEFAULTS.items():
         setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
-    return _in_shards(args) if args.shard_size else _whole(args)
+    return in_shards(args) if args.shard_size or args.engine else _whole(args)
 
 
 def _whole(args: argparse.Namespace) -> int:
@@ -86,9 +74,11 @@ def _whole(args: argparse.Namespace) -> int:
 
     if args.format:
         raise DataError("--format is of the files of --shard-size; the ending of -o says the format of a single file.")
+    if args.workers:
+        raise DataError("--workers are of an engine, which makes a folder of files; add --engine, or leave it out.")
     check_output(args.output)
     refuse_to_overwrite(args.output, args.force)
-    inputs = Inputs.of(args.input, args.decode)
+    inputs = inputs_of(args)
     check_output(args.output, inputs.names)
     model, arguments = _prepared(args)
     unfinished = args.output.with_name(f"{args.output.name}.unfinished")
@@ -98,22 +88,6 @@ def _whole(args: argparse.Namespace) -> int:
     save_embeddings(found, args.output)
     clear(found.kept)
     return _report(found, args)
-
-
-def _in_shards(args: argparse.Namespace) -> int:
-    from ..embedding import embed_into
-    from ..matrices.folders import ShardedFolder, read_broken, read_shards
-
-    into = ShardedFolder(args.output, args.shard_size, args.format or "safetensors")
-    into.check(args.force)
-    inputs = Inputs.of(args.input, args.decode)
-    model, arguments = _prepared(args)
-    about = embed_into(model, inputs, into, **arguments)
-    if about is None:
-        return 0
-    report_rows(about["rows"], about, f"{args.output} ({len(about['shards'])} shards)")
-    report_ranges(about, about["rows"], next(read_shards(args.output)).ranges if "ranges" in about else None)
-    return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
 
 
 def _prepared(args: argparse.Namespace) -> tuple[Model, dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..description import precision_name
 
 if TYPE_CHECKING:
     from ..vectors.ranges import Ranges
+    from ..work.spent import Spent
 
 _MUCH = 0.02  # of the values: ranges that so many do not fit are of something else
 _UNEVEN = 2.0  # from about here on, per-dimension ranges are the better ones (measure_vectors.py --offset)
@@ -29,6 +30,16 @@ def clear(kept: Path | None) -> None:
 def report_rows(rows: int, about: Mapping[str, Any], output: object) -> None:
     kept = "" if about["dtype"] == "float32" else f", kept as {about['dtype']}"
     print(f"{rows} {about['tower']} embeddings of width {about['width']} in {precision_name(about)}{kept}: {output}")
+
+
+def report_time(rows: int, broken: int, spent: Spent, seconds: float) -> None:
+    """Rows a second of this run (those that stood finished count for nothing), and seconds by what they went into.
+
+    Those are the sum of all workers; decoding and preprocessing of a core, encoding by the clock.
+    """
+    parts = (("decoding", "decode"), ("preprocessing", "preprocess"), ("encoding", "encode"))
+    spent_on = ", ".join(f"{word} {spent.seconds.get(key, 0.0):.1f}" for word, key in parts)
+    print(f"{rows} rows, {broken} bad rows; {spent.rows / seconds:.1f} rows a second; seconds: {spent_on}")
 
 
 def report_broken(broken: Iterable[tuple[str, str]], rows: int, count: int, strict: bool) -> int:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from ..inputs.listing import Inputs
     from ..matrices import Embeddings, ShardedFolder, save_embeddings
     from .adding import add, add_into
-    from .sharded import embed_into
+    from .embedder import Embedder
+    from .sharded import embed_into, embed_with
     from .whole import embed
 
 _HOME = {
+    "Embedder": ".embedder",
     "Embeddings": "..matrices",
     "Inputs": "..inputs.listing",
     "ShardedFolder": "..matrices",
@@ -24,9 +26,21 @@ _HOME = {
     "add_into": ".adding",
     "embed": ".whole",
     "embed_into": ".sharded",
+    "embed_with": ".sharded",
     "save_embeddings": "..matrices",
 }
 
-__all__ = ["Embeddings", "Inputs", "ShardedFolder", "add", "add_into", "embed", "embed_into", "save_embeddings"]
+__all__ = [
+    "Embedder",
+    "Embeddings",
+    "Inputs",
+    "ShardedFolder",
+    "add",
+    "add_into",
+    "embed",
+    "embed_into",
+    "embed_with",
+    "save_embeddings",
+]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..description import check_model
 from ..errors import OutputError
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE
+from ..matrices.broken import save_broken
 from ..matrices.embeddings import Embeddings
 from ..matrices.files import read_file
 from ..matrices.folders import ShardedFolder, extend, of_manifest, read_manifest, read_shards
@@ -22,9 +24,11 @@ from ..same_space import space_of
 from ..spaces.space import Space, check_equal
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
-from ..work.work import Work, working
+from ..work.work import working
+from .embedder import Embedder
+from .jobs import InThisProcess, Job
 from .rows import BATCHES_PER_SHARD, batches_of, check_tower, joined, row_identity
-from .sharded import Shards, none_of
+from .sharded import entries_of
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -59,7 +63,7 @@ def add(
         shards = own.streamed(f"{missing.tower}s", len(missing.names), batch_size * BATCHES_PER_SHARD, batches.shards)
     if not processes.is_main:
         return None
-    found = joined(missing, shards, to.about, to.dtype, to.ranges, lambda: none_of(model, missing))
+    found = joined(missing, shards, to.about, to.dtype, to.ranges, partial(Embedder(model).nothing, missing.tower))
     return replace(_behind(to, found), kept=own.folder)
 
 
@@ -78,13 +82,13 @@ def _behind(to: Embeddings, found: Embeddings) -> Embeddings:
 def _check(model: Model, inputs: Inputs, space: Space) -> None:
     """Raise `SpaceError` unless the rows to come would lie in `space`."""
     check_model(model, needs_text=inputs.tower == "text")
-    check_tower(model, inputs)
+    check_tower(model, inputs.tower, inputs.source)
     own = space_of(model, inputs.tower, decode=inputs.decode, normalized=space.components["normalized"])
     check_equal(space, own, ("the output", "the model"))
 
 
 def add_into(
-    model: Model,
+    model: Model | Embedder,
     source: str | os.PathLike[str] | Inputs,
     path: str | os.PathLike[str],
     *,
@@ -95,9 +99,11 @@ def add_into(
 
     Until the new manifest takes the place of the old one, readers see the folder as it was. What is finished stands
     beside it as for `embed_into`, and the same call after a kill goes on there. Returns what the manifest says, `None`
-    in other processes than the main one.
+    in other processes than the main one. model: an `Embedder` loads it by name, and may do without torch's towers.
     """
     there = _There.read(Path(path))
+    embedder = there.embedder(model, batch_size)
+    model = embedder.whole
     inputs = source if isinstance(source, Inputs) else Inputs.of(source, there.space.components["decode"] or DECODE)
     _check(model, inputs, there.space)
     missing = inputs.without(there.names)
@@ -105,10 +111,11 @@ def add_into(
         return there.manifest
     check_output_folder(there.into.unfinished)
     normalize, processes = there.space.components["normalized"], launched(model.device.type)
-    key = {**row_identity(model, missing, batch_size, normalize), "added to": there.key()}
+    key = {**row_identity(model, missing, batch_size, normalize), **embedder.described(missing.tower)}
+    key["added to"] = there.key()
     with working(there.into.unfinished, processes, progress) as work:
         own = work.within(key)
-        entries = list(there.written(own, model, missing, batch_size, normalize))
+        entries = list(entries_of(InThisProcess(), there.job(embedder, missing.tower, own.folder), missing, own))
         entries = sorted(processes.gathered(entries), key=lambda entry: entry["start"])
     return there.finished(entries, own.folder) if processes.is_main else None
 
@@ -140,15 +147,22 @@ class _There:
         """sha256 of the last shard: another add has been here if that is another."""
         return self.manifest["shards"][-1]["sha256"]
 
-    def written(
-        self, work: Work, model: Model, missing: Inputs, batch_size: int, normalize: bool
-    ) -> Iterator[dict[str, Any]]:
+    def embedder(self, model: Model | Embedder, batch_size: int) -> Embedder:
+        """What makes rows as those were made that are there."""
+        made_as = {
+            "batch_size": batch_size,
+            "normalize": self.space.components["normalized"],
+            "dtype": self.manifest["dtype"],
+            "ranges": self.ranges,
+        }
+        return replace(model, **made_as) if isinstance(model, Embedder) else Embedder(model, **made_as)
+
+    def job(self, embedder: Embedder, tower: str, folder: Path) -> Job:
         last = self.manifest["shards"][-1]
         places = len(self.manifest["shards"]), last["start"] + last["rows"] + last["broken"]
         about = {k: v for k, v in of_manifest(self.manifest).items() if k not in ("shard_size", "saturated")}
-        made = Shards(missing, self.into, work.folder / "shards", about, self.manifest["dtype"], self.ranges, *places)
-        batches = batches_of(model, missing, batch_size, normalize, work.spent)
-        return made.written(work, batches.shards, batch_size * BATCHES_PER_SHARD, lambda: none_of(model, missing))
+        about |= embedder.described(tower)
+        return Job(embedder, self.into, folder / "shards", about, self.ranges, *places)
 
     def finished(self, entries: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         """Copy the new shards in, and put the new manifest in place of the old one; then all is as it will be.
@@ -168,6 +182,7 @@ class _There:
             with output_path(self.into.path / entry["file"]) as temporary:
                 shutil.copyfile(folder / "shards" / entry["file"], temporary)
         whole = extend(self.into.path, entries)
+        save_broken(self.into.path)
         _clear(folder)
         return whole
 

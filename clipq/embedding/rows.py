@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..description import described_model, identity
-from ..errors import DataError, ResultError, SchemeError
+from ..errors import ClipqError, DataError, ResultError, SchemeError, SourceError
 from ..inputs.images import decode
 from ..inputs.listing import Inputs
 from ..inputs.scaling import smallest_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..models import Model
+    from .loaded import Lean
 
 BATCHES_PER_SHARD = 8  # that a killed run loses at most
 
@@ -38,7 +39,7 @@ def row_identity(model: Model, inputs: Inputs, batch_size: int, normalize: bool)
 def described_rows(model: Model, inputs: Inputs, normalize: bool) -> dict[str, Any]:
     about = {"tower": inputs.tower, "normalized": normalize, "clipq_version": VERSION, **described_model(model)}
     about |= model.space(inputs.tower, inputs.decode, normalize).described()
-    return {**about, "decode": inputs.decode} if inputs.entries else about
+    return {**about, "decode": inputs.decode} if inputs.tower == "image" else about
 
 
 def frozen_ranges(
@@ -56,41 +57,84 @@ def frozen_ranges(
     return ranges
 
 
-def check_tower(model: Model, inputs: Inputs) -> None:
-    if inputs.tower not in model.towers:
+def check_tower(model: Model | Lean, tower: str, source: object) -> None:
+    """Raise `DataError` if the model has no such tower."""
+    if tower not in model.towers:
         raise DataError(
-            f"this model has no {inputs.tower} tower, so it cannot embed {inputs.source}; "
-            f"it has: {', '.join(model.towers)}."
+            f"this model has no {tower} tower, so it cannot embed {source}; it has: {', '.join(model.towers)}."
         )
 
 
-def batches_of(model: Model, inputs: Inputs, batch_size: int, normalize: bool, spent: Spent) -> Batches:
+def batches_of(
+    model: Model | Lean, inputs: Inputs, batch_size: int, normalize: bool, spent: Spent, threads: int | None = None
+) -> Batches:
+    """threads: that read pictures beside the tower; None: `readers()`."""
     if inputs.tower == "image":
-        read, encode = _picture_reader(model, inputs, spent), _image_encoder(model, normalize)
-        return Batches(read, encode, batch_size, readers(), spent)
-    return Batches(_line_reader(inputs.names), lambda texts: model.encode_text(texts, normalize), batch_size, 0, spent)
+        smallest = smallest_of(model.preprocessing, inputs.decode)
+        read = picture_reader(lambda row: decode(inputs.entry(row), oriented=True, smallest=smallest), model, spent)
+        return picture_batches(model, read, batch_size, normalize, spent, threads)
+    return text_batches(model, inputs.text, batch_size, normalize, spent)
 
 
-def _line_reader(lines: Sequence[str]) -> Callable[[int], str]:
-    return lambda row: lines[row] if lines[row].strip() else Unreadable("an empty line")
+def picture_batches(
+    model: Model | Lean,
+    read: Callable[[int], object],
+    batch_size: int,
+    normalize: bool,
+    spent: Spent,
+    threads: int | None = None,
+) -> Batches:
+    """read: of `picture_reader`."""
+    ahead = readers() if threads is None else min(readers(), threads)
+    return Batches(read, _image_encoder(model, normalize), batch_size, ahead, spent)
 
 
-def _picture_reader(model: Model, inputs: Inputs, spent: Spent) -> Callable[[int], object]:
-    smallest, preprocess = smallest_of(model.preprocessing, inputs.decode), model.preprocess
+def text_batches(
+    model: Model | Lean, text: Callable[[int], str | None], batch_size: int, normalize: bool, spent: Spent
+) -> Batches:
+    """text: of a row; what is none, or is blank, is unreadable."""
+    return Batches(_line_reader(text), lambda some: model.encode_text(some, normalize), batch_size, 0, spent)
 
-    def read(row: int) -> object:
-        try:
-            with spent.on("decode"):
-                picture = decode(inputs.entries[row], oriented=True, smallest=smallest)
-            with spent.on("preprocess"):
-                return preprocess(picture)
-        except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
-            return Unreadable(f"{type(error).__name__}: {error}")
+
+def _line_reader(text: Callable[[int], str | None]) -> Callable[[int], str]:
+    def read(row: int) -> str:
+        line = text(row)
+        if not isinstance(line, str):
+            return Unreadable(f"no text, but {type(line).__name__}")
+        if not line.strip():
+            return Unreadable("an empty line")
+        return line if _is_unicode(line) else Unreadable("text that is not Unicode (a lone surrogate)")
 
     return read
 
 
-def _image_encoder(model: Model, normalize: bool) -> Callable[[list[Any]], torch.Tensor]:
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def picture_reader(open: Callable[[int], Any], model: Model | Lean, spent: Spent) -> Callable[[int], object]:
+    """A row's pixels, by what opens its picture; `Unreadable` where that, or the preprocessing, raises."""
+    preprocess = model.preprocess
+
+    def read(row: int) -> object:
+        try:
+            with spent.on("decode"):
+                picture = open(row)
+            with spent.on("preprocess"):
+                return preprocess(picture)
+        except SourceError:
+            raise
+        except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
+            return Unreadable(str(error) if isinstance(error, ClipqError) else f"{type(error).__name__}: {error}")
+
+    return read
+
+
+def _image_encoder(model: Model | Lean, normalize: bool) -> Callable[[list[Any]], torch.Tensor]:
     import torch
 
     return lambda batch: model.encode_image(torch.stack(batch).to(model.device), normalize=normalize)
@@ -115,7 +159,7 @@ def joined(
         shard = shards.pop(0)
         broken |= {inputs.label(row): why for row, why in shard.broken.items()}
         if len(shard.indices):
-            own = [inputs.names[row] for row in shard.indices.tolist()]
+            own = [inputs.name(row) for row in shard.indices.tolist()]
             _check_finite(shard.embeddings, own)
             codes, outside = quantize(shard.embeddings, dtype, ranges)
             width, saturated = shard.embeddings.shape[1], saturated + outside

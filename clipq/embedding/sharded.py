@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..description import check_model
 from ..errors import DataError
 from ..inputs.listing import Inputs
+from ..matrices.broken import save_broken
 from ..matrices.embeddings import described_vectors
 from ..matrices.files import read_file
-from ..matrices.folders import ShardedFolder, finish, finished_shard, put_in_place, write_shard
+from ..matrices.folders import ShardedFolder, finish, finished_shard, put_in_place
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
-from ..work.work import Do, Work, cut, working
-from .rows import BATCHES_PER_SHARD, batches_of, check_tower, described_rows, frozen_ranges, joined, row_identity
+from ..work.spent import Spent
+from ..work.work import Work, cut, working
+from .embedder import Embedder
+from .jobs import Engine, InThisProcess, Job
+from .rows import check_tower, described_rows, frozen_ranges, row_identity
 
 if TYPE_CHECKING:
-    import torch
-
     from ..models import Model
 
 
 def embed_into(
-    model: Model,
+    model: Model | Embedder,
     source: str | os.PathLike[str] | Inputs,
     into: ShardedFolder,
     *,
@@ -44,81 +43,72 @@ def embed_into(
     What is finished stands in `into.unfinished`, and the same call after a kill goes on there and writes the same
     bytes; the folder itself is there when all of it is. Besides a shard only the list of the inputs is in memory. A
     folder of shards that stands there already is replaced at the end. Under `accelerate launch` the processes share the
-    shards; the main one writes the manifest, the others return `None`.
+    shards; the main one writes the manifest, the others return `None`. Inputs without a row stand in `broken.parquet`.
+    `embed_with` does the same by other engines.
     Raises what `embed` does, `DataError` for a width of shards below 1, `OutputError` if the folder cannot be made.
     """
-    into.check(force=True)
-    inputs = source if isinstance(source, Inputs) else Inputs.of(source)
-    check_model(model, needs_text=inputs.tower == "text")
-    check_tower(model, inputs)
-    processes = launched(model.device.type)
-    frozen = frozen_ranges(model, inputs.tower, normalize, dtype, ranges)
-    about = described_rows(model, inputs, normalize)
-    key = {**row_identity(model, inputs, batch_size, normalize), "shard_size": into.size, "shards": into.format}
-    key |= {"dtype": dtype, "ranges": None if frozen is None else frozen.described()}
-    with working(into.unfinished, processes, progress) as work:
-        own = work.within(key)
-        batches = batches_of(model, inputs, batch_size, normalize, work.spent)
-        made = Shards(inputs, into, own.folder / "shards", about, dtype, frozen)
-        entries = list(
-            made.written(own, batches.shards, batch_size * BATCHES_PER_SHARD, lambda: none_of(model, inputs))
-        )
-        entries = sorted(processes.gathered(entries), key=lambda entry: entry["start"])
-    return made.finished(entries) if processes.is_main else None
+    embedder = Embedder(model, batch_size=batch_size, normalize=normalize, dtype=dtype)
+    return embed_with(InThisProcess(), embedder, source, into, progress=progress, ranges=ranges)
 
 
-def none_of(model: Model, inputs: Inputs) -> torch.Tensor:
-    """[0, width]"""
-    return (model.encode_image if inputs.tower == "image" else model.encode_text)([])
+def embed_with(
+    engine: Engine,
+    embedder: Embedder,
+    source: str | os.PathLike[str] | Inputs,
+    into: ShardedFolder,
+    *,
+    progress: bool | None = None,
+    ranges: Ranges | str | os.PathLike[str] | None = None,
+    spent: Spent | None = None,
+) -> dict[str, Any] | None:
+    """As `embed_into`, by an engine of `clipq.engines`; with the same embedder, each writes the same bytes.
 
-
-@dataclass(frozen=True)
-class Shards:
-    """The shards of one folder, in the making in `folder`.
-
-    first, begin: how many shards, of how many inputs, there are already that these follow.
+    embedder: its batch_size, normalize and dtype hold; ranges: of its codes. spent: is told where the time went.
     """
+    into.check(force=True)
+    inputs = source if isinstance(source, Inputs) else Inputs.of(source, embedder.decode)
+    model = embedder.whole
+    check_model(model, needs_text=inputs.tower == "text")
+    check_tower(model, inputs.tower, inputs.source)
+    processes = launched(model.device.type)
+    frozen = frozen_ranges(model, inputs.tower, embedder.normalize, embedder.dtype, ranges or embedder.ranges)
+    encoding = embedder.described(inputs.tower)
+    about = {**described_rows(model, inputs, embedder.normalize), **encoding}
+    key = {**row_identity(model, inputs, embedder.batch_size, embedder.normalize), **encoding}
+    key |= {"shard_size": into.size, "shards": into.format, "dtype": embedder.dtype}
+    key |= {"ranges": None if frozen is None else frozen.described()}
+    with working(into.unfinished, processes, progress, spent) as work:
+        own = work.within(key)
+        job = Job(embedder, into, own.folder / "shards", about, frozen)
+        entries = sorted(processes.gathered(list(entries_of(engine, job, inputs, own))), key=lambda one: one["start"])
+    return _finished(job, inputs, entries) if processes.is_main else None
 
-    inputs: Inputs
-    into: ShardedFolder
-    folder: Path
-    about: dict[str, Any]
-    dtype: str
-    ranges: Ranges | None
-    first: int = 0
-    begin: int = 0
 
-    def written(self, work: Work, do: Do, size: int, none: Callable[[], torch.Tensor]) -> Iterator[dict[str, Any]]:
-        """Make this process's shards, each of them of pieces of `size` inputs, which are kept until it is written."""
-        title = f"{self.inputs.tower}s"
-        parts = work.processes.mine(cut(range(len(self.inputs.names)), self.into.size))
-        advance = work.begin(title, sum(map(len, parts)))
-        finished = {part.start: finished_shard(self._path(part)) for part in parts}
-        missing = [part for part in parts if finished[part.start] is None]
-        pieces = work.each(title, (one for part in missing for one in cut(part, size)), do, advance)
-        with closing(pieces):
-            for part in parts:
-                if (entry := finished[part.start]) is not None:
-                    advance(len(part))
-                    yield entry
-                    continue
-                own = cut(part, size)
-                found = joined(self.inputs, list(islice(pieces, len(own))), self.about, self.dtype, self.ranges, none)
-                yield write_shard(found, self._path(part), self.begin + part.start)
-                work.forget(title, own)
+def entries_of(engine: Engine, job: Job, inputs: Inputs, work: Work) -> Iterator[dict[str, Any]]:
+    """Of this process's shards; those that stand finished are not made again."""
+    units = work.processes.mine(cut(range(len(inputs.names)), job.into.size))
+    advance, missing = work.begin(f"{inputs.tower}s", sum(map(len, units))), []
+    for unit in units:
+        if (entry := finished_shard(job.path(unit))) is None:
+            missing.append(unit)
+        else:
+            advance(len(unit))
+            yield entry
+    if missing:
+        yield from engine.made(job, inputs, missing, work, advance)
 
-    def _path(self, part: range) -> Path:
-        return self.folder / self.into.shard(self.first + part.start // self.into.size)
 
-    def finished(self, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Write the manifest and put the folder in its place. Raises `DataError` if no input could be read."""
-        if not any(entry["rows"] for entry in entries):
-            name, reason = next(iter(read_file(self.folder / entries[0]["file"]).broken.items()))
-            raise DataError(f"none of the {len(self.inputs.names)} inputs can be read; the first: {name}: {reason}")
-        vectors = described_vectors(self.dtype, entries[0]["width"], 0, self.ranges)
-        whole = finish(self.folder, {**self.about, **vectors, "shard_size": self.into.size}, entries)
-        put_in_place(self.folder, self.into.path)
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
-        with suppress(OSError):  # not empty: a run with other arguments, which nobody has finished yet
-            self.folder.parent.parent.rmdir()
-        return whole
+def _finished(job: Job, inputs: Inputs, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write the manifest and put the folder in its place. Raises `DataError` if no input could be read."""
+    folder = job.folder
+    if not any(entry["rows"] for entry in entries):
+        name, reason = next(iter(read_file(folder / entries[0]["file"]).broken.items()))
+        raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
+    vectors = described_vectors(job.embedder.dtype, entries[0]["width"], 0, job.ranges)
+    whole = finish(folder, {**job.about, **vectors, "shard_size": job.into.size}, entries)
+    save_broken(folder)
+    put_in_place(folder, job.into.path)
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    with suppress(OSError):  # not empty: a run with other arguments, which nobody has finished yet
+        folder.parent.parent.rmdir()
+    return whole

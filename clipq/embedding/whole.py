@@ -48,7 +48,7 @@ def embed(
     """
     inputs = source if isinstance(source, Inputs) else Inputs.of(source)
     check_model(model, needs_text=inputs.tower == "text")
-    check_tower(model, inputs)
+    check_tower(model, inputs.tower, inputs.source)
     processes = launched(model.device.type)
     frozen = frozen_ranges(model, inputs.tower, normalize, dtype, ranges) if processes.is_main else None
     with working(resume, processes, progress) as work:

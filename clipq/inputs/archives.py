@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .images import MAX_BYTES, Images, is_image
+from .places import name_of, open_place, read_part, size_of
 
 _MAX_LABEL_BYTES = 32  # "12345\n" and room to spare
 
@@ -17,16 +18,14 @@ _MAX_LABEL_BYTES = 32  # "12345\n" and room to spare
 class MemberEntry:
     """An image inside an uncompressed tar."""
 
-    archive: Path
+    archive: Path | str
     key: str
     label: int
     size: int
     offset: int
 
     def read(self) -> bytes:
-        with self.archive.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        return read_part(self.archive, self.offset, self.size)
 
 
 @dataclass
@@ -49,20 +48,36 @@ def tar_images(archives: Sequence[Path], classes: Sequence[str], origin: str) ->
     return Images(entries, origin, "webdataset", tuple(classes))
 
 
+def tar_members(archives: Sequence[str]) -> tuple[MemberEntry, ...]:
+    """The images of webdataset tars, by path or URL, in order; labels and all else that a sample has are left out.
+
+    Raises `DataError` as `tar_images`, but not for a sample without a label.
+    """
+    return tuple(
+        _picture(archive, sample.image) for archive in archives for sample in _read(archive).values() if sample.image
+    )
+
+
+def _picture(archive: str, member: tarfile.TarInfo) -> MemberEntry:
+    return MemberEntry(archive, f"{name_of(archive)}/{member.name}", 0, member.size, member.offset_data)
+
+
 def _archive(archive: Path, classes: int) -> list[MemberEntry]:
+    return [_entry(archive, key, sample, classes) for key, sample in _read(archive).items()]
+
+
+def _read(archive: Path | str) -> dict[str, _Sample]:
     try:
-        with tarfile.open(archive, "r:") as tar:
-            samples = _samples(tar, archive)
+        with open_place(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            return _samples(tar, archive, size_of(archive))
     except DataError:
         raise
     except Exception as error:  # tarfile meets hostile headers with errors of every kind, a RecursionError among them
         raise DataError(f"cannot read {archive} as an uncompressed tar: {error}; fetch or unpack it again") from error
-    return [_entry(archive, key, sample, classes) for key, sample in samples.items()]
 
 
-def _samples(tar: tarfile.TarFile, archive: Path) -> dict[str, _Sample]:
+def _samples(tar: tarfile.TarFile, archive: Path | str, end: int) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
-    end = archive.stat().st_size
     for member in tar:
         if member.isdir():
             continue
@@ -79,7 +94,7 @@ def _samples(tar: tarfile.TarFile, archive: Path) -> dict[str, _Sample]:
     return {key: sample for key, sample in samples.items() if sample.image or sample.label}
 
 
-def _check_member(member: tarfile.TarInfo, archive: Path, end: int) -> None:
+def _check_member(member: tarfile.TarInfo, archive: Path | str, end: int) -> None:
     name = f"member {member.name!r} of {archive}"
     if not member.name.rpartition("/")[2]:
         raise DataError(f"{name} has no name; pack the tar again")
@@ -91,7 +106,7 @@ def _check_member(member: tarfile.TarInfo, archive: Path, end: int) -> None:
         raise DataError(f"{name} is cut off: the tar is shorter than it says; fetch it again")
 
 
-def _once(before: tarfile.TarInfo | None, member: tarfile.TarInfo, archive: Path) -> tarfile.TarInfo:
+def _once(before: tarfile.TarInfo | None, member: tarfile.TarInfo, archive: Path | str) -> tarfile.TarInfo:
     if before is not None:
         raise DataError(f"{archive} has two members for one sample: {before.name!r} and {member.name!r}; keep one")
     return member

@@ -24,6 +24,11 @@ def pictures(folder: str | os.PathLike[str]) -> Images:
     return Images(entries, str(folder), "pictures")
 
 
+def has_pictures(folder: Path) -> bool:
+    """Whether there is any picture below `folder`."""
+    return any(_visible(name) for _, _, names in os.walk(folder) for name in names)
+
+
 def class_folders(folder: Path, classes: Sequence[str], wnids: Sequence[str] = ()) -> Images:
     """The images of `folder/<class>/**`, labelled by the class folder; a subset of the classes is fine.
 

@@ -48,7 +48,7 @@ def pictures(images: Any) -> list[Any]:
         images = list(images)
     found = list(images) if isinstance(images, (list, tuple)) else [images]
     for place, one in enumerate(found):
-        if reason := _no_picture(one):
+        if reason := no_picture(one):
             where = f"image {place}" if isinstance(images, (list, tuple)) else "this image"
             raise DataError(f"{where} is {reason}; {_PICTURES}")
     return found
@@ -60,7 +60,7 @@ _PICTURES = (
 )
 
 
-def _no_picture(one: Any) -> str:
+def no_picture(one: Any) -> str:
     """What `one` is instead of a picture; "" for a picture."""
     from PIL.Image import Image
 

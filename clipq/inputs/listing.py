@@ -5,40 +5,80 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
-from .folders import pictures
-from .images import Entry, is_image, unlike_a_file
+from .archives import tar_members
+from .folders import has_pictures, pictures
+from .images import Entry, Images, is_image, unlike_a_file
+from .places import files_at, is_remote
 from .scaling import DECODE, check_decode
+from .table_rows import Listed, TableRow, listed_table
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What is to be embedded, listed and not yet read: names in order, and the pictures or the lines behind them."""
 
-    source: Path
+    source: Path | str
     tower: str
-    names: tuple[str, ...]
+    names: Sequence[str]
     digest: str
-    entries: tuple[Entry, ...] = ()  # pictures; without any, the names are the texts
+    entries: Sequence[Entry | TableRow] = ()  # without any, the names are the texts
     decode: str = DECODE  # how JPEGs are decoded, of `scaling.DECODES`
+    first: int = 0  # the row that stands first: these may be a part of longer inputs, see `part`
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str], decode: str = DECODE) -> Inputs:
-        """The pictures of a folder, or the lines of a file. Raises `DataError` if there is nothing to embed.
+    def of(
+        cls,
+        source: str | os.PathLike[str],
+        decode: str = DECODE,
+        column: str | None = None,
+        names: str | None = None,
+    ) -> Inputs:
+        """The pictures of a folder, the lines of a file, the rows of parquet files, or the pictures in webdataset tars.
 
+        source: a folder of pictures, of `.parquet` files or of `.tar` files; one such file, or a pattern ("p/*.tar");
+        any other file is one of texts. Tables and tars may be URLs that fsspec opens (s3://, gs://, https://, ...).
         decode: "exact" decodes every pixel; "scaled" lets the JPEG decoder leave out what no model of this size sees.
+        column, names: of tables, the column of pictures (bytes, {"bytes", "path"} or paths) or texts, and the one that
+        names the rows; None: the ones that it must be. The paths of a column are only opened if it is named.
+        Raises `DataError` if there is nothing to embed.
         """
-        source, decode = Path(source), check_decode(decode)
+        decode = check_decode(decode)
+        if not is_remote(source):
+            source = Path(source)
+        for ending, listed in _CONTAINERS.items():
+            if files := _files(source, ending):
+                return listed(cls, source, files, decode, column, names)
+        if is_remote(source) or "*" in str(source):
+            raise DataError(f"{source} names no {' and no '.join(_CONTAINERS)} file; correct the URL or the pattern.")
+        if column is not None or names is not None:
+            raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
         if source.is_dir():
             images = pictures(source)
             names = tuple(entry.key for entry in images.entries)
             return cls(source, "image", names, images.digest(), images.entries, decode)
         lines = _lines(source)
         return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())
+
+    def part(self, rows: range) -> Inputs:
+        """The inputs of `rows` alone, which keep their numbers: what a worker elsewhere is sent."""
+        own = slice(rows.start - self.first, rows.stop - self.first)
+        return replace(self, names=tuple(self.names[own]), entries=tuple(self.entries[own]), first=rows.start)
+
+    def name(self, row: int) -> str:
+        return self.names[row - self.first]
+
+    def entry(self, row: int) -> Entry | TableRow:
+        return self.entries[row - self.first]
+
+    def text(self, row: int) -> str | None:
+        """A row's text; None where a table has none."""
+        return self.entry(row).read() if self.entries else self.name(row)
 
     def without(self, names: Collection[str]) -> Inputs:
         """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed."""
@@ -52,7 +92,39 @@ class Inputs:
 
     def label(self, row: int) -> str:
         """What a row is called in messages: its name, or the number of an empty line."""
-        return self.names[row].strip() or f"line {row + 1}"
+        return self.name(row).strip() or f"line {row + 1}"
+
+
+def _files(source: Path | str, ending: str) -> list[str]:
+    """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures."""
+    named = is_remote(source) or not source.is_dir()
+    files = files_at(source, (ending,))
+    return files if named or not files or not has_pictures(source) else []
+
+
+def _of_tables(
+    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
+) -> Inputs:
+    table = listed_table(files, column, names)
+    count = sum(table.rows)
+    entries = Listed(count, table.entry)
+    return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode)
+
+
+def _of_tars(
+    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
+) -> Inputs:
+    if column is not None or names is not None:
+        raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
+    entries = tar_members(files)
+    if not entries:
+        raise DataError(f"{source} holds no images; a webdataset tar has members such as 0001.jpg.")
+    names = tuple(entry.key for entry in entries)
+    return kind(source, "image", names, Images(entries, str(source)).digest(), entries, decode)
+
+
+_CONTAINERS = {".parquet": _of_tables, ".tar": _of_tars}
+"""How the files of each ending are listed."""
 
 
 def _lines(path: Path) -> tuple[str, ...]:

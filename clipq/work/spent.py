@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -43,6 +43,12 @@ class Spent:
     def done(self, rows: int) -> None:
         with self._lock:
             self.rows += rows
+
+    def include(self, seconds: Mapping[str, float], rows: int) -> None:
+        """Add what another process counted."""
+        for what, each in seconds.items():
+            self.add(what, each)
+        self.done(rows)
 
     def said(self) -> str:
         """Milliseconds a row: "encode 10.9, wait 0.6 ms; 2.1 decode, 1.4 preprocess ahead of it", or ""."""

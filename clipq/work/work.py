@@ -137,8 +137,10 @@ def cut(rows: range, size: int) -> list[range]:
 
 
 @contextmanager
-def working(folder: str | os.PathLike[str] | None, processes: Processes, progress: bool | None) -> Iterator[Work]:
-    """Work whose progress the main process shows on stderr, see `progress_of`."""
-    spent = Spent()
+def working(
+    folder: str | os.PathLike[str] | None, processes: Processes, progress: bool | None, spent: Spent | None = None
+) -> Iterator[Work]:
+    """Work whose progress the main process shows on stderr, see `progress_of`. spent: is told where its time goes."""
+    spent = spent or Spent()
     with progress_of(processes.is_main, progress, spent) as begin:
         yield Work(Path(folder) if folder is not None else None, processes, begin, spent=spent)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 from PIL import Image
+from pyarrow import parquet
 
 from clipq.embedding import ShardedFolder, embed, embed_into
 from clipq.errors import DataError, OutputError, UnknownNameError
@@ -39,6 +40,11 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def _broken(folder: Path) -> list[tuple[str, str]]:
+    table = parquet.read_table(folder / "broken.parquet").to_pydict()
+    return list(zip(table["name"], table["error"], strict=True))
+
+
 @pytest.mark.parametrize("format", ["safetensors", "parquet"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_shards_hold_what_one_matrix_holds(own, folder, tmp_path, dtype, format):
@@ -50,7 +56,9 @@ def test_shards_hold_what_one_matrix_holds(own, folder, tmp_path, dtype, format)
     into = ShardedFolder(tmp_path / "out", SIZE, format)
     about = embed_into(own, folder, into, batch_size=1, dtype=dtype, ranges=ranges, progress=False)
     assert about == read_manifest(into.path) == json.loads((into.path / "manifest.json").read_text())
-    assert sorted(_bytes(into.path)) == ["manifest.json", *(f"shard-{i:06d}.{format}" for i in range(5))]
+    files = ["broken.parquet", "manifest.json", *(f"shard-{i:06d}.{format}" for i in range(5))]
+    assert sorted(_bytes(into.path)) == files
+    assert _broken(into.path) == list(whole.broken.items())
     assert (about["rows"], about["broken"], about["dtype"]) == (COUNT - len(BROKEN), len(BROKEN), dtype)
     assert [entry["rows"] for entry in about["shards"]] == [8, 10, 0, 10, 9]
     for entry in about["shards"]:
@@ -58,7 +66,8 @@ def test_shards_hold_what_one_matrix_holds(own, folder, tmp_path, dtype, format)
     found = read_embeddings(into.path)
     assert found.matrix.equal(whole.matrix) and found.matrix.dtype == whole.matrix.dtype
     assert (found.names, found.broken) == (whole.names, whole.broken)
-    assert {**whole.about, "shard_size": SIZE} == found.about
+    encoded = {"encoder": "clipq.load", "vectors_depend_on": "row and batch", "batch_size": 1}
+    assert {**whole.about, **encoded, "shard_size": SIZE} == found.about
     assert found.restore().matrix.equal(whole.restore().matrix)
     shards = list(read_shards(into.path))
     assert torch.cat([shard.matrix for shard in shards]).equal(whole.matrix)
@@ -139,7 +148,7 @@ def test_what_stands_there_is_replaced_only_if_it_is_such_a_folder(own, folder, 
         into.check()
     before = _bytes(into.path)
     embed_into(own, folder, ShardedFolder(into.path, 25), progress=False)
-    assert len(_bytes(into.path)) == 3 and len(before) == 4
+    assert len(_bytes(into.path)) == 4 and len(before) == 5
     other = tmp_path / "mine"
     other.mkdir()
     (other / "diary.txt").write_text("")

@@ -50,8 +50,8 @@ class ModuleLike(ABC):
         """The vector space of what this model makes of pictures ("image") or of texts: `space.id` is its short name.
 
         decode: how JPEGs are decoded; normalized: whether vectors are of length 1. It is the same for the file that the
-        model is saved to, whatever it runs on. The weights are hashed: a second for some hundred MB of them, once for a
-        model that is not trained. Raises `UnknownNameError` for a tower or a way to decode that there is not.
+        model is saved to, whatever it runs on. The weights are hashed, about a second for a GB, and again after
+        they changed. Raises `UnknownNameError` for a tower or a way to decode that there is not.
         """
         return self.tower_space(tower).space(decode, normalized)
 

@@ -185,8 +185,18 @@ def test_weights_that_change_are_noticed_and_those_that_do_not_are_hashed_once(m
     assert own.space("image") == first and len(hashed) == 3
     floats = Model(build(TWO_TOWERS))
     before = floats.space("image")
-    floats.module.visual_projection.weight.data.mul_(2)  # nothing that torch counts: hashed anew, as it may be trained
+    assert floats.space("image") == before and len(hashed) == 4
+    floats.module.visual_projection.weight.data.mul_(2)  # nothing that torch counts
     assert floats.space("image") != before
+    floats.module.visual_projection.weight.data.div_(2)
+    assert floats.space("image") == before
+    optimizer = torch.optim.AdamW(floats.module.visual_projection.parameters())
+    (floats.module.visual_projection.weight**2).sum().backward()
+    optimizer.step()
+    trained = floats.space("image")
+    with torch.inference_mode():
+        floats.module.visual_projection.weight = torch.nn.Parameter(floats.module.visual_projection.weight.clone())
+    assert before != trained == floats.space("image")
 
 
 def test_what_no_host_has_words_for_is_told_by_its_modules():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import SpaceError, unknown_name
+from .errors import DataError, SpaceError, unknown_name
 from .inputs.scaling import DECODE
 from .spaces.space import Space, check_equal, space_in
 from .spaces.towers import TowerSpace
@@ -111,6 +111,11 @@ def _stated(about: Mapping[str, Any], name: str) -> _Side:
 def _about(path: Path) -> dict[str, Any]:
     from .matrices.reading import read_about
 
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; give a file or folder that clipq.save or `clipq embed` wrote, or a model: "
+            "clipq.load(NAME)."
+        )
     return read_about(path)
 
 

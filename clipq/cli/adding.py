@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, SchemeError
+from ..errors import SchemeError
 from .options import load_model
 from .reading import embedder_of, inputs_of
 from .reporting import clear, report_broken
@@ -19,7 +20,7 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..same_space import space_of
 
     space = space_of(args.output)
-    inputs = inputs_of(args)
+    inputs = inputs_of(args, space)
     there = read_embeddings(args.output)
     _check(args, there.about)
     check_output(args.output, (*there.names, *inputs.names))
@@ -46,7 +47,7 @@ def add_to_folder(args: argparse.Namespace) -> int:
     space = space_of(args.output)
     there = read_manifest(args.output)
     _check(args, there)
-    inputs = inputs_of(args)
+    inputs = inputs_of(args, space)
     about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:
         return 0
@@ -54,25 +55,22 @@ def add_to_folder(args: argparse.Namespace) -> int:
     return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
 
 
-def _check(args: argparse.Namespace, about: dict[str, Any]) -> None:
-    """Raise `ClipqError` for arguments that say something else than what is there."""
+def _check(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
+    """Raise `SchemeError` for an argument that says something else than what is there."""
     if args.ranges:
-        raise SchemeError(
-            f"--add takes the ranges of {args.output}, which the rows to come have to fit; leave --ranges."
-        )
-    kept = about.get("dtype", "float32")
-    if args.dtype not in (None, kept):
-        raise DataError(f"{args.output} holds {kept} vectors, and --dtype {args.dtype} are others; leave out --dtype.")
-    if args.shard_size not in (None, about.get("shard_size")):
-        raise DataError(
-            f"{args.output} has shards of {about.get('shard_size')} inputs, not of {args.shard_size}; leave out "
-            "--shard-size."
-            if "shard_size" in about
-            else f"{args.output} is a single file, which has no shards; leave out --shard-size."
-        )
+        raise SchemeError(f"rows that are added have to fit the ranges of {args.output}; leave out --ranges.")
+    there = {"dtype": about.get("dtype", "float32"), **{key: about.get(key) for key in ("normalized", "shard_size")}}
+    asked = {"dtype": args.dtype, "normalized": args.normalize, "shard_size": args.shard_size}
+    for name, value in asked.items():
+        if value not in (None, there[name]):
+            option = "--normalize" if name == "normalized" else f"--{name.replace('_', '-')}"
+            raise SchemeError(
+                f"{args.output} has {name}={there[name]!r}, and {value!r} was asked for; leave out {option}, or write "
+                "another file."
+            )
 
 
-def _report(output: Path, before: int, added: int, about: dict[str, Any], space: str) -> int:
+def _report(output: Path, before: int, added: int, about: Mapping[str, Any], space: str) -> int:
     what = f"{added} {about['tower']} embeddings" if added else "nothing"
     print(f"{what} added to the {before} in {output} (space {space})")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..inputs.scaling import DECODE
 from ..matrices.folders import MANIFEST
 from ..vectors.codes import DTYPES
 from .adding import add_to_file, add_to_folder
@@ -18,6 +19,9 @@ from .sharding import in_shards
 if TYPE_CHECKING:
     from ..matrices import Embeddings
     from ..models import Model
+
+_DEFAULTS = {"dtype": "float32", "normalize": True, "decode": DECODE}
+"""Of a new output; those of one that is there hold for what is added to it."""
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -37,9 +41,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_precision(parser, towers=True)
     parser.add_argument("--batch-size", metavar="N", type=positive, default=32, help="per call (default: %(default)s)")
     parser.add_argument(
-        "--normalize", action=argparse.BooleanOptionalAction, default=True, help="scale to unit length (default: yes)"
+        "--normalize", action=argparse.BooleanOptionalAction, help="scale to unit length (default: yes)"
     )
-    help = "what the vectors are kept as: %(choices)s (default: float32, or with --add what FILE has)"
+    help = "what the vectors are kept as: %(choices)s (default: float32)"
     parser.add_argument("--dtype", choices=DTYPES, help=help)
     help = (
         "int8 and ubinary: take the ranges of this earlier file of the same model, or of its rows if it is float32 "
@@ -50,16 +54,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--strict", action="store_true", help="exit with 1 if an input could not be read")
     there = parser.add_mutually_exclusive_group()
     there.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
-    help = "if FILE exists, add the inputs that it lacks, by name; refused if they would lie in another vector space"
+    help = "add what an existing FILE lacks, by name, made as its rows were; refused for another vector space"
     there.add_argument("--add", action="store_true", help=help)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.add and (args.output / MANIFEST).is_file():
-        return add_to_folder(args)
-    if args.add and args.output.is_file():
-        return add_to_file(args)
+    is_there = (args.output / MANIFEST).is_file(), args.output.is_file()
+    if args.add and any(is_there):
+        return (add_to_folder if is_there[0] else add_to_file)(args)
+    for name, value in _DEFAULTS.items():
+        setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     return in_shards(args) if args.shard_size or args.engine else _whole(args)
 
 
@@ -90,8 +95,7 @@ def _prepared(args: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
     from ..matrices import read_ranges
 
     ranges = read_ranges(args.ranges) if args.ranges else None
-    arguments = {"batch_size": args.batch_size, "normalize": args.normalize, "ranges": ranges}
-    arguments["dtype"] = args.dtype or DTYPES[0]
+    arguments = {"batch_size": args.batch_size, "normalize": args.normalize, "dtype": args.dtype, "ranges": ranges}
     return load_model(args), arguments
 
 

@@ -14,6 +14,7 @@ from .options import positive, precision_of
 
 if TYPE_CHECKING:
     from ..embedding import Embedder
+    from ..spaces.space import Space
 
 SHARD_SIZE = 10_000
 
@@ -31,9 +32,9 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="NAME", help=help)
     help = (
         "JPEGs: exact decodes every pixel; scaled lets the decoder reduce those that are more than four times the "
-        "model's size to at least twice that (default: %(default)s)"
+        f"model's size to at least twice that (default: {DECODE})"
     )
-    parser.add_argument("--decode", choices=DECODES, default=DECODE, help=help)
+    parser.add_argument("--decode", choices=DECODES, help=help)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +49,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", type=positive, help=help)
 
 
-def inputs_of(args: argparse.Namespace) -> Inputs:
-    """What INPUT names, listed."""
-    return Inputs.of(args.input, args.decode, args.column, args.names)
+def inputs_of(args: argparse.Namespace, space: Space | None = None) -> Inputs:
+    """What INPUT names, listed; decoded as --decode says, or else as the vectors of `space` were made."""
+    decode = args.decode or (space is not None and space.components["decode"]) or DECODE
+    return Inputs.of(args.input, decode, args.column, args.names)
 
 
 def embedder_of(args: argparse.Namespace) -> Embedder:
@@ -65,7 +67,7 @@ def embedder_of(args: argparse.Namespace) -> Embedder:
         cache_dir=args.cache_dir,
         threads=args.threads,
         batch_size=args.batch_size,
-        normalize=args.normalize,
-        decode=args.decode,
+        normalize=args.normalize is not False,
+        decode=args.decode or DECODE,
         dtype=args.dtype or DTYPES[0],
     )

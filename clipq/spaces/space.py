@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,9 @@ COMPONENTS = (
 """In the order in which differences are told."""
 
 _ID = 16  # hexadecimal digits: 64 bits
-_SHOWN = 6  # differences that a message names
+_SHOWN = 2  # differences that a message names of a component
 _LONGEST = 40  # characters of a value in a message
+_SHA256 = re.compile("[0-9a-f]{64}")
 _MISSING = object()
 
 
@@ -48,7 +50,7 @@ class Space:
         return {"space_id": self.id, "space": dict(self.components)}
 
     def differences(self, other: Space) -> list[str]:
-        """What differs, in words: "weights: '3f..' and '9c..'", "scheme.attention: 'float' and 'int8'"."""
+        """What differs, in words, such as `scheme.attention: "float" and "int8"`; none of it left out."""
         return [
             f"{name}: {_said(one)} and {_said(two)}"
             for key in COMPONENTS
@@ -85,12 +87,23 @@ def check_equal(one: Space, other: Space, names: tuple[str, str]) -> None:
     """Raise `SpaceError`, naming what differs, unless both are the same space. `names`: what they are of."""
     if one == other:
         return
-    found = one.differences(other)
-    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise SpaceError(
         f"{names[0]} ({one.id}) and {names[1]} ({other.id}) are not of the same vector space. They differ in "
-        f"{'; '.join(found[:_SHOWN])}{more}. Embed both with the same model and settings, or measure with `clipq "
+        f"{_summary(one, other)}. Embed both with the same model and settings, or measure with `clipq "
         "drift` whether the vectors may live side by side."
+    )
+
+
+def _summary(one: Space, other: Space) -> str:
+    """What differs, a few words for each component; of two towers, which they are."""
+    if one.tower != other.tower:
+        return f"tower: {_said(one.tower)} and {_said(other.tower)}"
+    found: dict[str, list[str]] = {}
+    for line in one.differences(other):
+        found.setdefault(line.partition(":")[0].partition(".")[0], []).append(line)
+    return "; ".join(
+        "; ".join(lines[:_SHOWN]) + (f" (and {len(lines) - _SHOWN} more of it)" if len(lines) > _SHOWN else "")
+        for lines in found.values()
     )
 
 
@@ -115,5 +128,7 @@ def _unequal(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
 def _said(value: Any) -> str:
     if value is _MISSING:
         return "nothing"
-    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and _SHA256.fullmatch(value):
+        return f"{value[:8]}.."
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

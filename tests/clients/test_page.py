@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = (DOCS / "use-it-with.md", DOCS / "exports.md", DOCS / "runtime.md")
+PAGES = (DOCS / "use-it-with.md", DOCS / "exports.md", DOCS / "runtime.md", DOCS / "spaces.md")
 EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark", "compressed_tensors"}
 EXTRA |= {"onnxruntime", "openvino", "MNN"}
 """What clipq's extras bring."""

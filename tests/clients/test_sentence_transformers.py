@@ -33,3 +33,10 @@ def test_a_model_of_it_is_the_one_inside(wrapped, drawings):
     theirs = wrapped.encode(drawings[:2], convert_to_tensor=True)
     assert torch.allclose(model.encode_image(pixels), theirs, atol=1e-4)
     assert torch.allclose(model.encode_text(["a cat"]), wrapped.encode(["a cat"], convert_to_tensor=True), atol=1e-4)
+
+
+def test_its_space_is_that_of_the_model_inside(wrapped):
+    clipq.quantize(wrapped)
+    inside = clipq.Model(wrapped, processor=wrapped.processor).module
+    for tower in ("image", "text"):
+        assert clipq.space_of(wrapped, tower) == clipq.space_of(inside, tower)

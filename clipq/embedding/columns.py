@@ -52,13 +52,17 @@ def with_columns(batch: Any, vectors: numpy.ndarray, errors: Sequence[str | None
 
 
 def arrow_vectors(vectors: numpy.ndarray, errors: Sequence[str | None]) -> Any:
-    """A pyarrow array of lists of fixed size; null where there is an error."""
+    """A pyarrow array of lists; null where there is an error.
+
+    Not of lists of fixed size: of such a column with nulls, pyarrow cannot read the parquet file that it writes.
+    """
     import numpy
     import pyarrow
 
-    values = pyarrow.array(numpy.ascontiguousarray(vectors).reshape(-1))
-    missing = numpy.array([error is not None for error in errors], bool)
-    return pyarrow.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pyarrow.array(missing))
+    good = numpy.array([error is None for error in errors], bool)
+    values = pyarrow.array(numpy.ascontiguousarray(vectors[good]).reshape(-1))
+    ends = numpy.concatenate([[0], numpy.cumsum(good * vectors.shape[1])]).astype(numpy.int32)
+    return pyarrow.ListArray.from_arrays(pyarrow.array(ends), values, mask=pyarrow.array(~good))
 
 
 def _in_columns(batch: Mapping[str, Any], vectors: Any, errors: list[str | None], space: str) -> dict[str, Any]:

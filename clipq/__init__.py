@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from .alignment.aligning import align
     from .arithmetic.scheme_files import read_schemes, write_schemes
     from .arithmetic.schemes import Scheme
+    from .drifting.measuring import drift
     from .errors import ClipqError
     from .evaluation import Result, evaluate
     from .exports.exporting import export
@@ -38,8 +40,10 @@ _HOME = {
     "Model": "models",
     "Result": "evaluation",
     "Scheme": "arithmetic.schemes",
+    "align": "alignment.aligning",
     "check_same_space": "same_space",
     "coverage": "methods.coverage",
+    "drift": "drifting.measuring",
     "evaluate": "evaluation",
     "export": "exports.exporting",
     "finetune": "training.finetuning",
@@ -62,8 +66,10 @@ __all__ = [
     "Result",
     "Scheme",
     "__version__",
+    "align",
     "check_same_space",
     "coverage",
+    "drift",
     "evaluate",
     "export",
     "finetune",

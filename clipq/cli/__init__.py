@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 from ..errors import ClipqError, ClipqWarning
 from ..version import VERSION
-from . import bench, demo, embed, evaluate, export, finetune, info, list_models, quantize, sensitivity
+from . import bench, demo, drift, embed, evaluate, export, finetune, info, list_models, quantize, sensitivity
 
-COMMANDS = (list_models, info, quantize, finetune, sensitivity, evaluate, bench, embed, export, demo)
+COMMANDS = (list_models, info, quantize, finetune, sensitivity, evaluate, bench, embed, drift, export, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

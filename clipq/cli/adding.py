@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import SchemeError
+from ..errors import OutputError, SchemeError
+from ..inputs.scaling import DECODE
 from .options import load_model
 from .reading import embedder_of, inputs_of
 from .reporting import clear, report_broken
+
+if TYPE_CHECKING:
+    from ..spaces.space import Space
 
 
 def add_to_file(args: argparse.Namespace) -> int:
@@ -20,9 +25,9 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..same_space import space_of
 
     space = space_of(args.output)
-    inputs = inputs_of(args, space)
-    there = read_embeddings(args.output)
-    _check(args, there.about)
+    there, as_it_was = read_embeddings(args.output), args.output.stat()
+    _as_there(args, there.about, space)
+    inputs = inputs_of(args)
     check_output(args.output, (*there.names, *inputs.names))
     missing = inputs.without(there.names)
     if missing.tower == space.tower and not missing.names:
@@ -31,6 +36,7 @@ def add_to_file(args: argparse.Namespace) -> int:
     found = add(load_model(args), inputs, there, batch_size=args.batch_size, resume=unfinished)
     if found is None:
         return 0
+    _refuse_if_changed(args.output, as_it_was)
     save_embeddings(found, args.output)
     clear(found.kept)
     _report(args.output, len(there.names), len(found.names) - len(there.names), found.about, space.id)
@@ -46,8 +52,8 @@ def add_to_folder(args: argparse.Namespace) -> int:
 
     space = space_of(args.output)
     there = read_manifest(args.output)
-    _check(args, there)
-    inputs = inputs_of(args, space)
+    _as_there(args, there, space)
+    inputs = inputs_of(args)
     about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:
         return 0
@@ -55,8 +61,17 @@ def add_to_folder(args: argparse.Namespace) -> int:
     return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
 
 
-def _check(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
-    """Raise `SchemeError` for an argument that says something else than what is there."""
+def _refuse_if_changed(path: Path, before: os.stat_result) -> None:
+    """Raise `OutputError` if somebody else wrote the file meanwhile, whose rows would be lost."""
+    now = path.stat()
+    if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+        raise OutputError(
+            f"{path} was changed while this run added to it; what was embedded is kept. Give the same command again."
+        )
+
+
+def _as_there(args: argparse.Namespace, about: Mapping[str, Any], space: Space) -> None:
+    """Arguments that were not given are as the output's; raise `SchemeError` for one that says something else."""
     if args.ranges:
         raise SchemeError(f"rows that are added have to fit the ranges of {args.output}; leave out --ranges.")
     there = {"dtype": about.get("dtype", "float32"), **{key: about.get(key) for key in ("normalized", "shard_size")}}
@@ -68,6 +83,8 @@ def _check(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
                 f"{args.output} has {name}={there[name]!r}, and {value!r} was asked for; leave out {option}, or write "
                 "another file."
             )
+    args.dtype, args.normalize = there["dtype"], there["normalized"]
+    args.decode = args.decode or space.components["decode"] or DECODE
 
 
 def _report(output: Path, before: int, added: int, about: Mapping[str, Any], space: str) -> int:

@@ -9,12 +9,10 @@ from ..engines.table import ENGINES
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE, DECODES
 from ..matrices.folders import SHARD_FORMATS
-from ..vectors.codes import DTYPES
 from .options import positive, precision_of
 
 if TYPE_CHECKING:
     from ..embedding import Embedder
-    from ..spaces.space import Space
 
 SHARD_SIZE = 10_000
 
@@ -45,14 +43,13 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=SHARD_FORMATS, help=help)
     help = "who makes such a folder: %(choices)s; each writes the same bytes (default: local)"
     parser.add_argument("--engine", choices=ENGINES, help=help)
-    help = "processes of the engine, of --threads each (default: local 1; ray as many as there are CPUs)"
+    help = "processes of the engine, of --threads each (default: local 1; ray and daft as many as there are CPUs)"
     parser.add_argument("--workers", metavar="N", type=positive, help=help)
 
 
-def inputs_of(args: argparse.Namespace, space: Space | None = None) -> Inputs:
-    """What INPUT names, listed; decoded as --decode says, or else as the vectors of `space` were made."""
-    decode = args.decode or (space is not None and space.components["decode"]) or DECODE
-    return Inputs.of(args.input, decode, args.column, args.names)
+def inputs_of(args: argparse.Namespace) -> Inputs:
+    """What INPUT names, listed."""
+    return Inputs.of(args.input, args.decode, args.column, args.names)
 
 
 def embedder_of(args: argparse.Namespace) -> Embedder:
@@ -67,7 +64,7 @@ def embedder_of(args: argparse.Namespace) -> Embedder:
         cache_dir=args.cache_dir,
         threads=args.threads,
         batch_size=args.batch_size,
-        normalize=args.normalize is not False,
-        decode=args.decode or DECODE,
-        dtype=args.dtype or DTYPES[0],
+        normalize=args.normalize,
+        decode=args.decode,
+        dtype=args.dtype,
     )

@@ -11,7 +11,11 @@ from ..errors import unknown_name
 if TYPE_CHECKING:
     from ..embedding.jobs import Engine
 
-_HOME: Mapping[str, tuple[str, str]] = {"local": (".local", "Local"), "ray": (".ray", "Ray")}
+_HOME: Mapping[str, tuple[str, str]] = {
+    "local": (".local", "Local"),
+    "ray": (".ray", "Ray"),
+    "daft": (".daft", "Daft"),
+}
 """The module and the class of each."""
 
 ENGINES = tuple(_HOME)

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from .files import FORMATS, check_output, save_embeddings
     from .folders import ShardedFolder, read_manifest, read_shards
     from .reading import read_about, read_embeddings, read_ranges
+    from .rows import Rows, open_rows
 
 _HOME = {
     "FORMATS": ".files",
     "Embeddings": ".embeddings",
+    "Rows": ".rows",
     "ShardedFolder": ".folders",
     "check_output": ".files",
+    "open_rows": ".rows",
     "read_about": ".reading",
     "read_embeddings": ".reading",
     "read_manifest": ".folders",
@@ -31,8 +34,10 @@ _HOME = {
 __all__ = [
     "FORMATS",
     "Embeddings",
+    "Rows",
     "ShardedFolder",
     "check_output",
+    "open_rows",
     "read_about",
     "read_embeddings",
     "read_manifest",

@@ -100,7 +100,10 @@ def _save_npy(found: Embeddings, rest: dict[str, Any], path: Path) -> None:
 
 
 def read_file(path: Path) -> Embeddings:
-    """What `save_embeddings` wrote. Raises `DataError` naming the file if it is missing, damaged or something else."""
+    """What `save_embeddings` wrote; the matrix of a .safetensors or .npy file is mapped: read where it is looked at.
+
+    Raises `DataError` naming the file if it is missing, damaged or something else.
+    """
     if path.suffix not in _FORMATS:
         raise DataError(f"cannot read {path}: the ending says the format; known: {', '.join(FORMATS)}.")
     try:
@@ -166,7 +169,7 @@ def _read_npy(path: Path) -> tuple:
     lines = names.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
     about = json.loads(rest.read_text(encoding="utf-8"))
     tensors = load_file(ranges) if "ranges" in about else {}
-    matrix = torch.from_numpy(numpy.load(path, allow_pickle=False))
+    matrix = torch.from_numpy(numpy.load(path, mmap_mode="c", allow_pickle=False))  # as safetensors does it
     return matrix, lines, about, {key.removeprefix("ranges."): value for key, value in tensors.items()}
 
 

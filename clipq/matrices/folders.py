@@ -202,6 +202,12 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Embeddings]:
         yield _read(folder / entry["file"], entry, about)
 
 
+def read_shard(folder: Path, about: Mapping[str, Any], number: int) -> Embeddings:
+    """One shard of a folder of this manifest, not compared with its sha256: only what is looked at of it is read."""
+    entry = about["shards"][number]
+    return _fitting(folder / entry["file"], entry, about)
+
+
 def read_broken(folder: Path) -> Iterator[tuple[str, str]]:
     """The inputs without a row, and why, in order; of the shards only those are read that have any."""
     about = read_manifest(folder)
@@ -220,6 +226,10 @@ def _read(path: Path, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Emb
         raise DataError(f"{path} cannot be read: {error.strerror}. Copy the whole folder again.") from error
     if not same:
         raise DataError(f"{path} is not the shard that {MANIFEST} names: its sha256 is another. Make it again.")
+    return _fitting(path, entry, about)
+
+
+def _fitting(path: Path, entry: Mapping[str, Any], about: Mapping[str, Any]) -> Embeddings:
     found = read_file(path)
     other = [key for key in _SAME if found.about.get(key) != about.get(key)]
     if other or len(found.names) != entry["rows"]:

@@ -14,17 +14,30 @@ if TYPE_CHECKING:
     from .codes import DTYPES, dequantize, quantize, queries
     from .defaults import default_ranges
     from .ranges import Ranges, ranges_of
+    from .rescoring import Rescored, rescore
 
 _HOME = {
     "DTYPES": ".codes",
     "Ranges": ".ranges",
+    "Rescored": ".rescoring",
     "default_ranges": ".defaults",
     "dequantize": ".codes",
     "quantize": ".codes",
     "queries": ".codes",
     "ranges_of": ".ranges",
+    "rescore": ".rescoring",
 }
 
-__all__ = ["DTYPES", "Ranges", "default_ranges", "dequantize", "quantize", "queries", "ranges_of"]
+__all__ = [
+    "DTYPES",
+    "Ranges",
+    "Rescored",
+    "default_ranges",
+    "dequantize",
+    "quantize",
+    "queries",
+    "ranges_of",
+    "rescore",
+]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -32,7 +32,7 @@ from clipq.evaluation import load_task
 from clipq.evaluation.data import task_images
 from clipq.inputs.images import decode
 from clipq.resources import append_line
-from clipq.vectors import Ranges, default_ranges, dequantize, quantize, queries, ranges_of
+from clipq.vectors import Ranges, default_ranges, quantize, queries, ranges_of, rescore
 from clipq.vectors.defaults import default_embeddings
 from clipq.work.processes import Processes
 
@@ -81,15 +81,16 @@ class Search:
     def rescored(self, dtype: str, candidates: int, by: str) -> Tensor:
         """The first `candidates` by `dtype`, sorted anew by float32 queries and the rows kept as `by`."""
         found = self.as_they_are(dtype, candidates)
-        kept = dequantize(quantize(self.rows, by, self.ranges)[0], by, self.ranges)
-        scores = torch.einsum("qd,qcd->qc", self.asked.double(), kept.double()[found])
-        return found.gather(1, scores.topk(K).indices)
+        kept, _ = quantize(self.rows, by, self.ranges)
+        best = rescore(self.asked, found, kept, K, dtype=by, ranges=self.ranges, unit=by != "float32")
+        return torch.from_numpy(best.rows)
 
 
 WAYS: dict[str, tuple[str, Callable[[Search], Tensor]]] = {
     "float16": ("float16", lambda search: search.as_they_are("float16")),
     "int8": ("int8", lambda search: search.as_they_are("int8")),
     "int8, 40 rescored by float32 queries": ("int8", lambda search: search.rescored("int8", 40, "int8")),
+    "int8, 40 rescored by float32": ("int8", lambda search: search.rescored("int8", 40, "float32")),
     "int8-per-dimension, compared as they are": (
         "int8-per-dimension",
         lambda search: search.as_they_are("int8-per-dimension"),
@@ -99,6 +100,7 @@ WAYS: dict[str, tuple[str, Callable[[Search], Tensor]]] = {
     "ubinary around zero instead of the mean": ("ubinary", lambda search: search.not_centred().as_they_are("ubinary")),
     "ubinary, 100 rescored by int8": ("ubinary", lambda search: search.rescored("ubinary", 100, "int8")),
     "ubinary, 100 rescored by float32": ("ubinary", lambda search: search.rescored("ubinary", 100, "float32")),
+    "ubinary, 400 rescored by int8": ("ubinary", lambda search: search.rescored("ubinary", 400, "int8")),
 }
 """How a set is kept and searched."""
 

@@ -1,0 +1,145 @@
+"""Shards by Daft: the bytes of the local run for every dtype, whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from engine_jobs import OddJob
+from pyarrow import Table, array, parquet, struct
+
+import clipq
+from clipq.embedding import Embedder, ShardedFolder
+from clipq.embedding.sharded import embed_with
+from clipq.engines.local import Local
+from clipq.engines.table import engine_named
+from clipq.errors import EngineError, OutputError, SchemeError
+from clipq.inputs.listing import Inputs
+from clipq.matrices import open_rows, read_embeddings
+from clipq.resources import resource
+from clipq.work.processes import Processes
+from clipq.work.work import Work
+
+pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("default")]  # of other people's packages
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT, SIZE = 240, 60
+BROKEN = (7, 130)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet():
+    daft = pytest.importorskip("daft")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DO_NOT_TRACK", "1")
+        daft.set_runner_native()
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """240 drawings in two parquet files, as Daft and datasets have them; two of them are broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rows = parquet.read_table(resource("eval", "data", "drawings.parquet"), columns=["image"])["image"][:COUNT]
+    held = [{"bytes": row["bytes"], "path": None} for row in rows.to_pylist()]
+    for row in BROKEN:
+        held[row]["bytes"] = b"no picture"
+    for number, half in enumerate((held[: COUNT // 2], held[COUNT // 2 :])):
+        column = array(half, struct([("bytes", "binary"), ("path", "string")]))
+        parquet.write_table(Table.from_arrays([column], names=["image"]), folder / f"{number}.parquet")
+    return folder
+
+
+def made(engine, pictures: Path, folder: Path, dtype: str = "float32", model="clipq-tiny") -> dict[str, bytes]:
+    """The files of the output."""
+    into = ShardedFolder(folder, SIZE, "parquet")
+    embed_with(engine, Embedder(model, batch_size=16, dtype=dtype), pictures, into, progress=False)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(("dtype", "workers"), [("int8", 2), ("ubinary", 1)])
+def test_the_bytes_are_those_of_the_local_run(dtype, workers, pictures, tmp_path):
+    local = made(Local(threads=1), pictures, tmp_path / "local", dtype)
+    found = made(engine_named("daft", workers, 1), pictures, tmp_path / "daft", dtype)
+    assert found == local and len(local) >= 1 + COUNT // SIZE
+    rows = open_rows(tmp_path / "daft")
+    assert len(rows) == COUNT - len(BROKEN) and rows.dtype == dtype
+    assert len(read_embeddings(tmp_path / "daft").broken) == len(BROKEN)
+
+
+def workers_of_daft() -> list[int]:
+    """The processes that Daft started from this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"daft.execution.udf_worker" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except (OSError, ValueError, IndexError):  # it is no process, or has ended
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_a_killed_worker_is_replaced_and_the_bytes_are_the_same(pictures, tmp_path):
+    local = made(Local(threads=1), pictures, tmp_path / "local")
+    killed = []
+
+    def kill() -> None:
+        """One of the workers, once the first shard is finished."""
+        while not any(tmp_path.glob("daft.unfinished/*/shards/*.json")):
+            time.sleep(0.01)
+        killed.extend(workers_of_daft()[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert made(engine_named("daft", 2, 1), pictures, tmp_path / "daft") == local
+    killer.join()
+    assert killed
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """`answers(kind)`: the entries that two workers of Daft give of six units, one of which goes wrong in that way."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")]))  # of the workers
+
+    def of(kind: str) -> list[int]:
+        inputs = Inputs(tmp_path, "text", tuple(map(str, range(60))), "")
+        units, advanced = [range(i, i + 10) for i in range(0, 60, 10)], []
+        work = Work(None, Processes(), lambda title, total: lambda rows: None)
+        job = OddJob(kind, str(tmp_path / "tried"))
+        found = [e["start"] for e in engine_named("daft", 2, 1).made(job, inputs, units, work, advanced.append)]
+        assert sum(advanced) == 60 and work.spent.rows == 60
+        return found
+
+    return of
+
+
+def test_a_worker_that_dies_twice_is_replaced_twice(answers, tmp_path):
+    assert sorted(answers("dies twice")) == [0, 10, 20, 30, 40, 50]
+    assert (tmp_path / "tried").read_text() == "xxx"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("dies", EngineError, r"inputs 31 to 40 \(30 to 39\) died 4 times"),
+        ("is full", OutputError, "no room"),
+        ("is odd", EngineError, "a worker of Daft failed: KeyError: 'what'"),
+    ],
+)
+def test_what_does_not_help_to_try_again_is_a_typed_error(kind, error, words, answers):
+    with pytest.raises(error, match=words):
+        answers(kind)
+
+
+def test_what_cannot_be_is_said_before_the_work(pictures, tmp_path):
+    with pytest.raises(SchemeError, match="a model in memory"):
+        made(engine_named("daft", 1), pictures, tmp_path / "x", model=clipq.load("clipq-tiny"))
+    with pytest.raises(EngineError, match="CPUs"):
+        made(engine_named("daft", 1, 10_000), pictures, tmp_path / "y")

@@ -52,17 +52,13 @@ def with_columns(batch: Any, vectors: numpy.ndarray, errors: Sequence[str | None
 
 
 def arrow_vectors(vectors: numpy.ndarray, errors: Sequence[str | None]) -> Any:
-    """A pyarrow array of lists; null where there is an error.
-
-    Not of lists of fixed size: of such a column with nulls, pyarrow cannot read the parquet file that it writes.
-    """
+    """A pyarrow array of lists of fixed size; null where there is an error."""
     import numpy
     import pyarrow
 
-    good = numpy.array([error is None for error in errors], bool)
-    values = pyarrow.array(numpy.ascontiguousarray(vectors[good]).reshape(-1))
-    ends = numpy.concatenate([[0], numpy.cumsum(good * vectors.shape[1])]).astype(numpy.int32)
-    return pyarrow.ListArray.from_arrays(pyarrow.array(ends), values, mask=pyarrow.array(~good))
+    values = pyarrow.array(numpy.ascontiguousarray(vectors).reshape(-1))
+    missing = numpy.array([error is not None for error in errors], bool)
+    return pyarrow.FixedSizeListArray.from_arrays(values, vectors.shape[1], mask=pyarrow.array(missing))
 
 
 def _in_columns(batch: Mapping[str, Any], vectors: Any, errors: list[str | None], space: str) -> dict[str, Any]:
@@ -86,7 +82,8 @@ def _in_pyarrow(batch: Any, vectors: Any, errors: list[str | None], space: str) 
 
     table = batch if isinstance(batch, pyarrow.Table) else pyarrow.Table.from_batches([batch])
     table = table.drop_columns([name for name in ("embedding", "error", "space_id") if name in table.column_names])
-    table = table.append_column("embedding", arrow_vectors(vectors, errors))
+    found = arrow_vectors(vectors, errors)  # of a column of fixed size with nulls pyarrow cannot read its own parquet
+    table = table.append_column("embedding", found.cast(pyarrow.list_(found.type.value_type)))
     table = table.append_column("error", pyarrow.array(errors, pyarrow.string()))
     return table.append_column("space_id", pyarrow.array([space] * len(errors), pyarrow.string()))
 

@@ -82,7 +82,8 @@ def _in_pyarrow(batch: Any, vectors: Any, errors: list[str | None], space: str) 
 
     table = batch if isinstance(batch, pyarrow.Table) else pyarrow.Table.from_batches([batch])
     table = table.drop_columns([name for name in ("embedding", "error", "space_id") if name in table.column_names])
-    table = table.append_column("embedding", arrow_vectors(vectors, errors))
+    found = arrow_vectors(vectors, errors)  # of a column of fixed size with nulls pyarrow cannot read its own parquet
+    table = table.append_column("embedding", found.cast(pyarrow.list_(found.type.value_type)))
     table = table.append_column("error", pyarrow.array(errors, pyarrow.string()))
     return table.append_column("space_id", pyarrow.array([space] * len(errors), pyarrow.string()))
 

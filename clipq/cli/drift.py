@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..models import Model
 
 _METHODS = ("best", "orthogonal", "ridge")
+_SHOWN = 3  # differences of spaces that are named
 _PAGES = (".html", ".htm", ".json")
 
 
@@ -75,15 +76,14 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..drifting.measuring import drift
-    from ..drifting.spaces import is_same_space
+    from ..drifting.spaces import differences
     from ..indexes import Layout, open_index
 
     _check(args)
     index = open_index(args.old, Layout(args.names, args.name_column, args.vectors))
     inputs = Inputs.of(args.data, args.decode or _decode(index))
     model = load_model(args)
-    if is_same_space(index, model, inputs):
-        show.note(f"clipq: {args.old} says that it is of this very space; measuring it all the same")
+    _say_space(args.old, differences(index, model, inputs))
     given = {"texts": args.texts, "old_texts": args.old_texts, "sample": args.sample, "align": args.align or False}
     found = drift(index, model, inputs, **given)
     _write(args, found, model, inputs)
@@ -92,6 +92,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found)
     return 0
+
+
+def _say_space(old: Path, found: list[str] | None) -> None:
+    """At once, before minutes of work."""
+    if found == []:
+        show.note(f"clipq: {old} says that it is of this very space, so nothing can drift; measuring it all the same")
+    elif found:
+        more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+        show.note(f"clipq: {old} says that it is of another space: {'; '.join(found[:_SHOWN])}{more}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -113,8 +122,10 @@ def _decode(index: Index) -> str:
 
 
 def _write(args: argparse.Namespace, found: Drift, model: Model, inputs: Inputs) -> None:
+    from ..drifting.pages import save_report
+
     if args.output is not None:
-        found.save(args.output)
+        save_report(found, args.output)
     if args.save_aligned is not None and found.map is not None:
         from ..alignment import fold
         from ..files.saving import save

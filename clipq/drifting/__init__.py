@@ -12,11 +12,11 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .measuring import drift
-    from .pages import page
+    from .pages import page, save_report
     from .reports import Drift
 
-_HOME = {"Drift": ".reports", "drift": ".measuring", "page": ".pages"}
+_HOME = {"Drift": ".reports", "drift": ".measuring", "page": ".pages", "save_report": ".pages"}
 
-__all__ = ["Drift", "drift", "page"]
+__all__ = ["Drift", "drift", "page", "save_report"]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

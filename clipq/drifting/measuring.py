@@ -25,7 +25,7 @@ from ..work.processes import launched
 from .comparing import Cell, own_cosines
 from .reports import Drift, cosine_percentiles
 from .searching import Asked, Sides, in_sample, in_whole_index, of_texts
-from .spaces import is_same_space
+from .spaces import differences
 
 SAMPLE = 2000
 """Inputs that are embedded again and searched with; twice as many more fit a map, where one is asked for."""
@@ -60,24 +60,25 @@ def drift(
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)
     check_model(model, needs_text=inputs.tower == "text" or texts is not None)
     index = opened(old, layout)
+    said = differences(index, model, inputs)
     chosen, others = sampled(index, inputs, (sample, 2 * sample if align else 0))
     if len(chosen) < _LEAST:
         raise DataError(f"only {len(chosen)} inputs can be compared, of {len(inputs.names)}; give {_LEAST} or more.")
     pairs = paired(model, index, inputs, chosen)
     asked = _asked(model, texts, old_texts, inputs.tower)
     found = _map(model, index, inputs, others, "best" if align is True else align)
-    both = _Both(index, inputs.tower, pairs, asked)
-    said = {"source": str(inputs.source), "tower": inputs.tower, "inputs": len(inputs.names), "matched_by": chosen.by}
+    both = Sample(index, inputs.tower, pairs, asked)
+    about = {"source": str(inputs.source), "tower": inputs.tower, "inputs": len(inputs.names), "matched_by": chosen.by}
     counts = {"sample": len(pairs), "texts": len(asked.new) if asked else 0, "broken": dict(pairs.broken)}
     return Drift(
         old=index.described(),
         new={**described_model(model), "width": pairs.new.shape[1]},
-        data={**said, **counts},
+        data={**about, **counts},
         cosines=both.cosines(found),
         cells=tuple(both.cells(found)),
         texts=both.text_cosines(found),
         map=found,
-        same_space=is_same_space(index, model, inputs),
+        differences=None if said is None else tuple(said),
         run=_described_run(model, begun),
     )
 
@@ -91,14 +92,14 @@ def _described_run(model: Model, begun: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Texts:
+class Texts:
     """Text queries, float32 [n, D]: `new` not normalized; `old` of the same texts, where they are known."""
 
     new: Tensor
     old: Tensor | None
 
 
-def _asked(model: Model, texts: Any, old_texts: Any, tower: str) -> _Texts | None:
+def _asked(model: Model, texts: Any, old_texts: Any, tower: str) -> Texts | None:
     if texts is None:
         if old_texts is not None:
             raise DataError("old_texts are embeddings of text queries; give the texts themselves as well: texts=FILE.")
@@ -108,12 +109,12 @@ def _asked(model: Model, texts: Any, old_texts: Any, tower: str) -> _Texts | Non
         raise DataError(f"{inputs.source}: text queries are a file of texts, for an index of pictures.")
     if old_texts is None:
         names = [name for name in dict.fromkeys(inputs.names) if name.strip()][:_TEXTS]
-        return _Texts(model.encode_text(names).float().cpu(), None)
+        return Texts(model.encode_text(names).float().cpu(), None)
     index = opened(old_texts)
     found = match(index.names, inputs.names, texts=True)
     found = found.some(range(min(len(found), _TEXTS)))
     old = gathered(index.blocks(), torch.tensor(found.rows))
-    return _Texts(model.encode_text([inputs.names[place] for place in found.places]).float().cpu(), old)
+    return Texts(model.encode_text([inputs.names[place] for place in found.places]).float().cpu(), old)
 
 
 def _map(model: Model, index: Index, inputs: Inputs, others: Any, method: bool | str) -> Map | None:
@@ -125,13 +126,13 @@ def _map(model: Model, index: Index, inputs: Inputs, others: Any, method: bool |
 
 
 @dataclass(frozen=True)
-class _Both:
-    """The sample by both models, and the text queries."""
+class Sample:
+    """Inputs as both models embed them, and text queries: what all numbers of a report are made of."""
 
     index: Index
     tower: str
     pairs: Pairs
-    texts: _Texts | None
+    texts: Texts | None
 
     def _ways(self, found: Map | None) -> Iterator[tuple[str, Map | None]]:
         """Without a map, where the widths allow it, and with it."""

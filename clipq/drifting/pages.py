@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
+from ..resources import output_path
 from ..retrieval.intervals import Interval
 from .comparing import Cell
 from .reports import Drift
@@ -22,6 +25,13 @@ _SEARCHES = (
     "of the first hundred. No picture finds itself. Under each number is its 95&nbsp;% interval, by bootstrap over "
     "queries."
 )
+
+
+def save_report(found: Drift, path: str | os.PathLike[str]) -> None:
+    """Write a page for people (`.html`), or else all numbers as JSON. Raises `OutputError`."""
+    text = page(found) if str(path).endswith((".html", ".htm")) else json.dumps(found.to_dict(), indent=1) + "\n"
+    with output_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def page(found: Drift) -> str:
@@ -143,12 +153,19 @@ def _facts(found: Drift) -> list[tuple[str, str]]:
     return [
         ("Old", f"{old['path']}: {old['kind']}, {old['rows']:,} rows of width {old['width']}{exact}"),
         ("New", f"{found.new['name']}, {precision}; fingerprint {found.new['fingerprint'][:16]}"),
+        ("Spaces", _spaces(found)),
         ("Data", f"{found.data['source']}; rows found by {found.data['matched_by']}"),
         ("Compared", f"{found.data['sample']:,} {found.data['tower']}s, {found.data['texts']:,} text queries"),
         ("Left out", ", ".join(found.data["broken"]) or "nothing"),
         ("Machine", f"{machine.get('processor')}, {machine.get('threads')} threads; {found.run.get('seconds')} s"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())),
     ]
+
+
+def _spaces(found: Drift) -> str:
+    if found.differences is None:
+        return "the index does not say of which space it is"
+    return "; ".join(found.differences) or "the very same, as the index says"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..resources import output_path
 from ..retrieval.intervals import Interval, percentile_intervals
 from .comparing import Cell
 from .verdicts import Verdict, verdict
@@ -29,7 +26,8 @@ class Drift:
     old, new, data: what was compared, as JSON values. cosines: of the pictures (or texts) with themselves, by
     percentile, without the map ("before") and with it ("after"); empty where the widths differ. texts: the same of text
     queries, where the old model's are known. cells: the searches. map: from the new space to the old, where one was
-    fitted; `alignment` says how.
+    fitted; `alignment` says how. differences: between the space that the index states and the model's, in words; None
+    where it states none.
     """
 
     old: Mapping[str, Any]
@@ -39,8 +37,13 @@ class Drift:
     cells: tuple[Cell, ...]
     texts: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     map: Map | None = None
-    same_space: bool = False
+    differences: tuple[str, ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def same_space(self) -> bool:
+        """Whether the index says that it is of the model's very own space."""
+        return self.differences is not None and not self.differences
 
     @property
     def verdict(self) -> Verdict:
@@ -70,17 +73,10 @@ class Drift:
             "text_cosines": _listed(self.texts),
             "alignment": None if self.alignment is None else dict(self.alignment),
             "same_space": self.same_space,
+            "space_differences": None if self.differences is None else list(self.differences),
             "searches": [cell.to_dict() for cell in self.cells],
             **self.run,
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a page for people (`.html`) or all numbers (`.json`). Raises `OutputError`."""
-        from .pages import page
-
-        text = page(self) if str(path).endswith((".html", ".htm")) else json.dumps(self.to_dict(), indent=1) + "\n"
-        with output_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _listed(cosines: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, list[float]]]:

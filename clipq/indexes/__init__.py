@@ -11,13 +11,14 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .index import Index
+    from .layouts import Layout
     from .matching import Matched, match
-    from .opening import ENDINGS, Layout, open_index
+    from .opening import ENDINGS, open_index
 
 _HOME = {
     "ENDINGS": ".opening",
     "Index": ".index",
-    "Layout": ".opening",
+    "Layout": ".layouts",
     "Matched": ".matching",
     "match": ".matching",
     "open_index": ".opening",

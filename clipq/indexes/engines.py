@@ -14,7 +14,7 @@ from .names import names_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .opening import Layout
+    from .layouts import Layout
 
 _EXACT = ("IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexHNSWFlat", "IndexIVFFlat", "IndexNSGFlat")
 _FLOATS = ("f32", "f64", "f16", "bf16")

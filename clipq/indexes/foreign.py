@@ -9,53 +9,43 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, unknown_name
 from .index import ROWS, Index
 from .names import names_for
-from .own import copied
+from .raw import npy_blocks, npy_matrix, safetensors_header, safetensors_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .opening import Layout
+    from .layouts import Layout
 
 _NAMES = ("name", "path", "file", "filename", "file_name", "key", "url", "id", "text", "caption")
 _VECTORS = ("embedding", "embeddings", "vector", "vectors", "emb", "values", "feature", "features")
 
 
 def npy(path: Path, layout: Layout) -> Index:
-    """float [n, D] of numpy, mapped."""
+    """float [n, D] of numpy."""
     import numpy
     import torch
 
     array = numpy.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim != 2 or array.dtype.kind != "f":
         raise DataError(f"{path} is {array.dtype} {list(array.shape)}; an index is an array of floats [rows, width].")
+    matrix = npy_matrix(path)
 
     def read() -> Iterator[Tensor]:
-        array = numpy.load(path, mmap_mode="r", allow_pickle=False)
-        native = array.dtype.newbyteorder("=")
-        return (torch.from_numpy(part.astype(native, copy=False)) for part in copied(array))
+        return map(torch.from_numpy, npy_blocks(path)) if matrix is None else matrix.blocks()
 
     return Index(path, f"numpy array of {array.dtype}", names_for(path, layout, len(array)), array.shape[1], read)
 
 
 def safetensors(path: Path, layout: Layout) -> Index:
-    """The one float matrix of a file, or the tensor that `layout` names."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-    matrices = [key for key, shape in shapes.items() if len(shape) == 2]
+    """The one matrix of a file, or the tensor that `layout` names."""
+    _, entries, start = safetensors_header(path)
+    matrices = [key for key, entry in entries.items() if len(entry["shape"]) == 2]
     name = _chosen(path, "tensor", layout.vectors, matrices, _VECTORS)
-    rows, width = shapes[name]
-
-    def read() -> Iterator[Tensor]:
-        with safe_open(path, framework="pt") as file:
-            part = file.get_slice(name)
-            for start in range(0, rows, ROWS):
-                yield part[start : start + ROWS]
-
-    if (kind := next(read()).dtype) is not None and not kind.is_floating_point:
-        raise DataError(f"{path}: tensor {name!r} is {kind}; an index is a matrix of floats [rows, width].")
-    return Index(path, f"safetensors, tensor {name!r}", names_for(path, layout, rows), width, read)
+    matrix = safetensors_matrix(path, entries[name], start)
+    if "int" in matrix.dtype:
+        raise DataError(f"{path}: tensor {name!r} is {matrix.dtype}; an index is a matrix of floats [rows, width].")
+    rows, width = matrix.shape
+    return Index(path, f"safetensors, tensor {name!r}", names_for(path, layout, rows), width, matrix.blocks)
 
 
 def parquet(path: Path, layout: Layout) -> Index:

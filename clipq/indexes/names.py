@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..matrices.files import beside
 
 if TYPE_CHECKING:
-    from .opening import Layout
+    from .layouts import Layout
 
 
 def names_for(path: Path, layout: Layout, rows: int) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def names_for(path: Path, layout: Layout, rows: int) -> tuple[str, ...]:
 
 def names_of(path: Path, layout: Layout, ids: Sequence[int]) -> tuple[str, ...]:
     """As `names_for`, of the vectors that an index calls by these numbers."""
-    source = layout.names or beside(path)[0]
+    source = Path(layout.names) if layout.names is not None else beside(path)[0]
     if not source.is_file():
         raise DataError(
             f"{path} does not say which picture or text a row is of, and there is no {source}: give a file with a name "

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ClipqError, DataError
 from ..matrices.folders import MANIFEST
 from . import engines, foreign, own
 from .index import Index
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a file does not say of itself. names: a file with the names of the rows (see `names`). name_column and
-    vectors: the columns of a table; vectors also names a tensor.
-    """
-
-    names: Path | None = None
-    name_column: str | None = None
-    vectors: str | None = None
+from .layouts import Layout
 
 
 def _parquet(path: Path, layout: Layout) -> Index:
-    return own.of_parquet(path) or foreign.parquet(path, layout)
+    found = own.of_parquet(path)
+    return foreign.parquet(path, layout) if found is None else found
 
 
 def _safetensors(path: Path, layout: Layout) -> Index:
-    return own.of_safetensors(path) or foreign.safetensors(path, layout)
+    found = own.of_safetensors(path)
+    return foreign.safetensors(path, layout) if found is None else found
 
 
 def _npy(path: Path, layout: Layout) -> Index:
-    return (None if layout.names else own.of_npy(path)) or foreign.npy(path, layout)
+    found = own.of_npy(path) if layout.names is None else None
+    return foreign.npy(path, layout) if found is None else found
 
 
 _KINDS: Mapping[str, Callable[[Path, Layout], Index]] = {

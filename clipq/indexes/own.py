@@ -13,9 +13,9 @@ from ..matrices.folders import read_manifest, read_shards
 from ..vectors.codes import DTYPES, dequantize
 from ..vectors.ranges import TENSORS, Ranges
 from .index import ROWS, Index
+from .raw import npy_matrix, safetensors_header, safetensors_matrix
 
 if TYPE_CHECKING:
-    import numpy
     from torch import Tensor
 
 
@@ -62,48 +62,29 @@ def of_safetensors(path: Path) -> Index | None:
     """A file of `save_embeddings`; None if another wrote it."""
     from safetensors import safe_open
 
+    metadata, entries, start = safetensors_header(path)
+    if "clipq" not in metadata:
+        return None
+    about, matrix = json.loads(metadata["clipq"]), safetensors_matrix(path, entries["embeddings"], start)
     with safe_open(path, framework="pt") as file:
-        said = (file.metadata() or {}).get("clipq")
-        if said is None:
-            return None
-        about = json.loads(said)
-        keys = [key for key in file.keys() if key.startswith("ranges.")]  # noqa: SIM118 (it is no mapping)
-        tensors = {key.removeprefix("ranges."): file.get_tensor(key) for key in keys}
-        rows = file.get_slice("embeddings").get_shape()[0]
-
-    def read() -> Iterator[Tensor]:
-        with safe_open(path, framework="pt") as file:
-            part = file.get_slice("embeddings")
-            for start in range(0, rows, ROWS):
-                yield part[start : start + ROWS]
-
-    return _index(path, about.pop("names"), about, tensors, read)
+        keys = [key for key in entries if key.startswith("ranges.")]
+        tensors = {key.removeprefix("ranges."): file.get_tensor(key).clone() for key in keys}
+    return _index(path, about.pop("names"), about, tensors, matrix.blocks)
 
 
 def of_npy(path: Path) -> Index | None:
     """An array of `save_embeddings`; None where what it writes beside it is missing."""
-    import numpy
-    import torch
     from safetensors.torch import load_file
 
     listed, rest, ranges = beside(path)
-    if not (listed.is_file() and rest.is_file()):
+    matrix = npy_matrix(path) if listed.is_file() and rest.is_file() else None
+    if matrix is None:
         return None
     lines = listed.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
     about = json.loads(rest.read_text(encoding="utf-8"))
     tensors = load_file(ranges) if "ranges" in about else {}
     tensors = {key.removeprefix("ranges."): value for key, value in tensors.items()}
-
-    def read() -> Iterator[Tensor]:
-        array = numpy.load(path, mmap_mode="r", allow_pickle=False)
-        return (torch.from_numpy(part) for part in copied(array))
-
-    return _index(path, lines, about, tensors, read)
-
-
-def copied(array: numpy.ndarray) -> Iterator[numpy.ndarray]:
-    """Blocks of a mapped array, each in memory of its own."""
-    return (array[start : start + ROWS].copy() for start in range(0, len(array), ROWS))
+    return _index(path, lines, about, tensors, matrix.blocks)
 
 
 def _index(

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from clipq.errors import DataError, UnknownNameError
-from clipq.indexes import Layout, foreign, open_index, own
+from clipq.indexes import Layout, foreign, open_index, raw
 
 NAMES = [f"photos/{i}.jpg" for i in range(40)]
 
@@ -24,7 +24,7 @@ def matrix():
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    for module in (foreign, own):
+    for module in (foreign, raw):
         monkeypatch.setattr(module, "ROWS", 15)
 
 
@@ -47,6 +47,21 @@ def test_arrays_with_names_beside_them(dtype, matrix, tmp_path):
     names, found = read(tmp_path / "old.npy")
     assert names == tuple(NAMES)
     np.testing.assert_array_equal(found, matrix.astype(dtype).astype(np.float32))
+
+
+def test_an_array_in_another_order(matrix, tmp_path):
+    np.save(tmp_path / "old.npy", np.asfortranarray(matrix))
+    named(tmp_path / "old.npy.names.txt")
+    np.testing.assert_array_equal(read(tmp_path / "old.npy")[1], matrix)
+
+
+def test_an_array_that_was_cut_off_behind_our_back(matrix, tmp_path):
+    np.save(tmp_path / "old.npy", matrix)
+    named(tmp_path / "old.npy.names.txt")
+    found = open_index(tmp_path / "old.npy")
+    (tmp_path / "old.npy").write_bytes((tmp_path / "old.npy").read_bytes()[:-100])
+    with pytest.raises(DataError, match="ends before row 40 of 40"):
+        list(found.blocks())
 
 
 def test_names_as_json_and_of_numbers(matrix, tmp_path):

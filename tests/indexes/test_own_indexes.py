@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipq.errors import DataError
-from clipq.indexes import index, open_index
+from clipq.indexes import open_index, own, raw
 from clipq.matrices import Embeddings, read_embeddings, save_embeddings
 from clipq.matrices.folders import finish, write_shard
 from clipq.vectors import DTYPES, ranges_of
@@ -26,7 +26,7 @@ def embeddings(dtype="float32", rows=ROWS):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    for module in (index, __import__("clipq.indexes.own", fromlist=["own"])):
+    for module in (own, raw):
         monkeypatch.setattr(module, "ROWS", 50)
 
 

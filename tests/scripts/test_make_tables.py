@@ -47,6 +47,7 @@ def test_the_pages_are_what_the_results_say():
         "eval/README.md",
         "docs/precisions.md",
         "docs/runtime.md",
+        "docs/drift.md",
         "docs/exports.md",
         "docs/use-it-with.md",
     }

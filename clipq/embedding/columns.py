@@ -32,7 +32,15 @@ def names_of(batch: Any) -> list[str]:
 def column_of(batch: Any, name: str) -> list[Any]:
     """The values of a column as Python or numpy has them."""
     column = batch[name]
-    return column.to_pylist() if kind_of(batch) == "pyarrow" else list(column)
+    return _of_arrow(column) if kind_of(batch) == "pyarrow" else list(column)
+
+
+def _of_arrow(column: Any) -> list[Any]:
+    """Ray keeps arrays in an extension type, whose own conversion is to numpy."""
+    if hasattr(column.type, "extension_name"):
+        chunks = column.chunks if hasattr(column, "chunks") else [column]
+        return [one for chunk in chunks for one in chunk.to_numpy(zero_copy_only=False)]
+    return column.to_pylist()
 
 
 def with_columns(batch: Any, vectors: numpy.ndarray, errors: Sequence[str | None], space: str) -> Any:

@@ -37,9 +37,9 @@ class Candidate:
     @property
     def name(self) -> str:
         if self.ridge is None:
-            return self.towards
+            return "none" if self.towards == "identity" else self.towards
         kind = "affine" if self.offset else "linear"
-        return f"{kind}, ridge {self.ridge:.2g} towards {self.towards}"
+        return f"{kind}, ridge {self.ridge:.2g} towards {'none' if self.towards == 'identity' else self.towards}"
 
 
 def fit(new: Tensor, old: Tensor, method: str = "best", offset: bool = True) -> Map:

@@ -45,7 +45,7 @@ def model_tables(title: str, lines: list[Line]) -> str:
     head = ("new", "median cosine", *COLUMNS.values(), "recall@1 / @10")
     plain = table(head, map(plain_row, lines))
     aligned = lines[0]["aligned"]
-    pairs, kept = aligned["alignment"]["pairs"], searched(aligned, ("image", "index", "old"), True)["queries"]
+    pairs, kept = aligned["alignment"]["pairs"], aligned["searches"][0]["queries"]
     text = f"A map fitted on {pairs} of them, compared on the other {kept}: overlap@10 before and after."
     mapped = table(MAPPED, map(map_row, lines))
     heading = f"**{title.format(n=n)}: overlap@10 with what the old vectors find.** {about}"

@@ -6,7 +6,6 @@ import math
 from functools import partial
 
 import numpy as np
-import pytest
 from peer_helpers import CLIPQ, EAGER, WARM_UP, contestant, nothing_but_zeros
 from peers import measuring, racing, trust
 from peers.contestant import Contestant, reason_to_skip

@@ -48,7 +48,7 @@ class _AsItMakes:
 def space_of(thing: Any, tower: str | None = None, *, decode: str = DECODE, normalized: bool = True) -> Space:
     """The vector space of a model's tower, or of embeddings; its `id` is 16 hexadecimal digits.
 
-    thing: a `clipq.Model`, a model of `clipq.runtime`, an `Embedder`, a host's module, the path of a file or folder that
+    thing: a `clipq.Model`, a model of `clipq.runtime`, an `Embedder`, a host module, the path of a file or folder that
     `clipq.save` wrote; or `Embeddings`, or the path of a file or folder that `clipq embed` wrote, which say what they
     are of. tower: "image" or "text"; left out, the only one. decode: how JPEGs are decoded; normalized: whether vectors
     are of length 1; an embedder knows both. Kernels, device, threads and batch size are no part of a space. The weights

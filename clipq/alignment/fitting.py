@@ -23,6 +23,7 @@ _RIDGES = tuple(10.0**power for power in (-5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5
 _FOLDS = 4
 _JUDGED = 1000  # pairs that candidates are compared on, at most
 _AT = 10
+_DEPTH = 32  # of the rankings that are compared: some rows more than that, for ties
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Candidate:
     @property
     def name(self) -> str:
         if self.ridge is None:
-            return self.towards
+            return "none" if self.towards == "identity" else self.towards
         kind = "affine" if self.offset else "linear"
-        return f"{kind}, ridge {self.ridge:.2g} towards {self.towards}"
+        return f"{kind}, ridge {self.ridge:.2g} towards {'none' if self.towards == 'identity' else self.towards}"
 
 
 def fit(new: Tensor, old: Tensor, method: str = "best", offset: bool = True) -> Map:
@@ -102,7 +103,7 @@ def _held_out(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> dict
     """For each candidate the overlap@10 with what the old rows find, of pairs that it was not fitted on."""
     order = torch.randperm(len(new), generator=torch.Generator().manual_seed(0))
     judged = order[:_JUDGED]
-    reference = nearest(old[judged], in_blocks(old), judged)
+    reference = nearest(old[judged], in_blocks(old), judged, _DEPTH)
     mapped: dict[Candidate, list[Tensor]] = {one: [] for one in candidates}
     for fold in range(_FOLDS):
         out = torch.zeros(len(new), dtype=torch.bool)
@@ -113,9 +114,8 @@ def _held_out(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> dict
     places = torch.cat([torch.arange(len(judged))[fold::_FOLDS] for fold in range(_FOLDS)])
     back = places.argsort()
     at = min(_AT, reference.found)
-    return {
-        one: overlap(reference, nearest(torch.cat(mapped[one])[back], in_blocks(old), judged), at) for one in candidates
-    }
+    rows = {one: torch.cat(parts)[back] for one, parts in mapped.items()}
+    return {one: overlap(reference, nearest(rows[one], in_blocks(old), judged, _DEPTH), at) for one in candidates}
 
 
 def _fitted(new: Tensor, old: Tensor, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Map]]:

@@ -148,19 +148,21 @@ def _print(found: Drift) -> None:
         ">rank overlap",
     )
     show.table(columns, (_row(cell) for cell in found.cells))
-    if found.alignment is not None:
-        print(f"map: {found.alignment['method']}, fitted on {found.alignment['pairs']} pairs that are not compared")
+    if found.map is not None:
+        method = "none is better" if found.map.is_identity else found.map.about["method"]
+        print(f"map: {method}, by {found.map.about['pairs']} pairs that are not compared")
     for name, reason in found.data["broken"].items():
         show.note(f"clipq: left out {name}: {reason}")
 
 
+_HOW = {"before": "without the map", "after": "with the map"}
 _PERCENTILES = ("p1", "p5", "p50", "p95", "min")
 
 
 def _cosines(found: Drift) -> Iterator[Iterable[str]]:
     for of, measured in (("", found.cosines), ("texts, ", found.texts)):
         for when, cosines in measured.items():
-            title = f"{of}{'with' if when == 'after' else 'without'} the map" if found.map else f"{of or 'all'}"
+            title = f"{of}{_HOW[when]}" if len(measured) > 1 else of or "all"
             yield title.removesuffix(", "), *(f"{cosines[name][0]:.5f}" for name in _PERCENTILES)
 
 

@@ -135,10 +135,10 @@ class Sample:
     texts: Texts | None
 
     def _ways(self, found: Map | None) -> Iterator[tuple[str, Map | None]]:
-        """Without a map, where the widths allow it, and with it."""
+        """Without a map, where the widths allow it, and with it, where it is another than none."""
         if self.pairs.new.shape[1] == self.index.width:
             yield "before", None
-        if found is not None:
+        if found is not None and not found.is_identity:
             yield "after", found
 
     def cosines(self, found: Map | None) -> dict[str, Any]:

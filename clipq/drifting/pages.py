@@ -13,10 +13,10 @@ from ..resources import output_path
 from ..retrieval.intervals import Interval
 from .comparing import Cell
 from .reports import Drift
-from .verdicts import AT, KEEP_AT, NEAR_AT, at_ten, decisive
+from .verdicts import AT, KEEP_AT, NEAR_AT, at_ten, least
 from .words import index_in_words, queries_in_words, reference_in_words
 
-_BAR = 260  # pixels, of a whole
+_BAR = 120  # pixels, of a whole
 _HEADS = ("queries", "searched", "rows", "overlap@10", "", "recall@1", "recall@10", "recall@100", "rank overlap")
 _SEARCHES = (
     "Each line is a search by queries of the new model, or of an index that has vectors of it, compared with what the "
@@ -63,7 +63,7 @@ def _tiles(found: Drift) -> list[tuple[str, str]]:
     """Value and label, as HTML."""
     tiles = []
     for aligned in (False, True):
-        worst = min(decisive(found.cells, aligned), key=lambda cell: at_ten(cell)[1], default=None)
+        worst = least(found.cells, aligned)
         if worst is not None:
             what = f"overlap@10 of {queries_in_words(worst.search)} on {index_in_words(worst.search)}, the least of all"
             tiles.append((f"{at_ten(worst)[0]:.3f}", escape(what)))
@@ -137,13 +137,20 @@ def _cosines_about(found: Drift) -> str:
 def _map(found: Drift) -> str:
     if found.alignment is None:
         return "None was fitted; <code>clipq drift ... --align</code> does."
-    held_out = found.alignment.get("held_out_overlap_at_10", {})
-    tried = "; ".join(f"{name} {value:.4f}" for name, value in held_out.items())
+    if found.map.is_identity:
+        rows = f"{found.alignment['pairs']:,} other rows"
+        return escape(f"None of those that were tried on {rows} is better than none{_tried(found)}.")
     return escape(
         f"{_capital(found.alignment['method'])}, fitted on {found.alignment['pairs']:,} other rows, none of which is "
-        f"compared here{f' (overlap@10 of held-out pairs: {tried})' if tried else ''}. "
+        f"compared here{_tried(found)}. "
         "clipq drift ... --save-aligned FILE writes the model with the map in its last linear, which costs nothing."
     )
+
+
+def _tried(found: Drift) -> str:
+    held_out = found.alignment.get("held_out_overlap_at_10", {})
+    tried = "; ".join(f"{name} {value:.4f}" for name, value in held_out.items())
+    return f" (overlap@10 of held-out pairs: {tried})" if tried else ""
 
 
 def _facts(found: Drift) -> list[tuple[str, str]]:

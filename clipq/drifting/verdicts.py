@@ -8,6 +8,7 @@ from typing import Any
 
 from ..retrieval.intervals import Interval
 from .comparing import Cell, Search
+from .words import queries_in_words
 
 KEEP_AT = 0.95
 """Of the first ten rows, by the lower end of the interval: what approximate search usually finds of exact search."""
@@ -46,44 +47,57 @@ def at_ten(cell: Cell) -> Interval | None:
     return cell.overlap.get(AT) or cell.overlap.get(1)
 
 
+def least(cells: Iterable[Cell], aligned: bool) -> Cell | None:
+    """Of what is decisive the cell with the lowest interval."""
+    return min(decisive(cells, aligned), key=lambda cell: at_ten(cell)[1], default=None)
+
+
 def verdict(cells: Sequence[Cell], same_space: bool = False, tried: bool = False) -> Verdict:
-    """tried: whether a map was fitted, so that there are cells with it."""
+    """tried: whether a map was fitted; there are cells with it where it is better than none."""
     if same_space:
         return Verdict("keep", "keep the index: it says that it is of the very same space as the model")
-    before, after = (_worst(decisive(cells, aligned)) for aligned in (False, True))
-    if before is not None and before[1] >= KEEP_AT:
-        return Verdict("keep", f"keep the index: new queries find {_said(before)} of the old first ten")
-    if after is not None and after[1] >= KEEP_AT:
-        return Verdict(
-            "align", f"align the model: new queries then find {_said(after)} of the old first ten{_than(before)}"
-        )
+    before, after = least(cells, False), least(cells, True)
+    if _low(before) >= KEEP_AT:
+        return Verdict("keep", f"keep the index: {_said(before)}")
+    if _low(after) >= KEEP_AT:
+        return Verdict("align", f"align the model: with the map {_said(after)}{_than(before)}")
     return _short_of_it(cells, before, after, tried)
 
 
-def _short_of_it(cells: Sequence[Cell], before: Interval | None, after: Interval | None, tried: bool) -> Verdict:
+def _short_of_it(cells: Sequence[Cell], before: Cell | None, after: Cell | None, tried: bool) -> Verdict:
     """Where nothing reaches `KEEP_AT`: embedding again is no remedy if the old answers are lost by that as well."""
-    again = next((at_ten(one) for one in cells if one.search == Search("new", "new", "sample", one.search.of)), None)
-    best, answer = (after, "align") if after and (not before or after[1] > before[1]) else (before, "keep")
-    if best and again and best[1] >= NEAR_AT and best[0] >= again[0]:
-        what = {"keep": "keep the index: ", "align": "align the model: "}[answer]
-        than = _than(before) if answer == "align" else ""
-        return Verdict(
-            answer,
-            f"{what}new queries find {_said(best)} of the old first ten{than}; on an index embedded again they would "
-            f"find {_said(again)}",
-        )
-    found = "its vectors have another width" if best is None else f"new queries find {_said(best)} of its first ten"
-    return Verdict("re-embed", f"embed the index again: {found}{'' if tried else ' (--align tries a map)'}")
+    use_map = _low(after) > _low(before)
+    best = after if use_map else before
+    if best is not None and _low(best) >= NEAR_AT and (again := _no_better_again(cells, use_map)):
+        what, than = ("align the model: with the map", _than(before)) if use_map else ("keep the index:", "")
+        return Verdict("align" if use_map else "keep", f"{what} {_said(best)}{than}; {again}")
+    found = "its vectors have another width" if best is None else _said(best)
+    no_map = " (--align tries a map)" if not tried else " with the map" if use_map else ""
+    return Verdict("re-embed", f"embed the index again: {found}{no_map}")
 
 
-def _worst(cells: Sequence[Cell]) -> Interval | None:
-    return min((at_ten(cell) for cell in cells), key=lambda one: one[1], default=None)
+def _no_better_again(cells: Sequence[Cell], aligned: bool) -> str:
+    """What new queries would find on an index embedded again, in words; "" if that is more than on what there is."""
+    of = cells[0].search.of  # of what the index is of: the first search is always of that
+    own = [cell for cell in decisive(cells, aligned) if cell.search.of == of]
+    again = next((cell for cell in cells if cell.search == Search("new", "new", "sample", of)), None)
+    if again is None or not own or min(at_ten(cell)[0] for cell in own) < at_ten(again)[0]:
+        return ""
+    return f"on an index embedded again they would find {_percent(at_ten(again))}"
 
 
-def _said(found: Interval) -> str:
+def _low(cell: Cell | None) -> float:
+    return -1.0 if cell is None else at_ten(cell)[1]
+
+
+def _said(cell: Cell) -> str:
+    return f"{queries_in_words(cell.search).partition(',')[0]} find {_percent(at_ten(cell))} of the old first ten"
+
+
+def _percent(found: Interval) -> str:
     value, low, high = (100 * one for one in found)
     return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
-def _than(before: Interval | None) -> str:
-    return "" if before is None else f", without the map {_said(before)}"
+def _than(before: Cell | None) -> str:
+    return "" if before is None else f", without it {_percent(at_ten(before))}"

@@ -7,6 +7,7 @@ an interval of no width, which does not say that no query is different: with n q
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,9 +38,14 @@ def percentile_intervals(
 
 def _draws(count: int, draws: int, seed: int) -> Iterator[Tensor]:
     """int64 [some, count]: which queries each draw has; the same draws whatever the values are."""
+    for part in _drawn(count, draws, seed).split(_AT_A_TIME):
+        yield part.long()
+
+
+@lru_cache(maxsize=1)  # a report has hundreds of numbers over the same queries
+def _drawn(count: int, draws: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    for start in range(0, draws, _AT_A_TIME):
-        yield torch.randint(count, (min(_AT_A_TIME, draws - start), count), generator=generator)
+    return torch.randint(count, (draws, count), generator=generator, dtype=torch.int32)
 
 
 def _with_ends(value: Tensor, drawn: Tensor) -> Interval:

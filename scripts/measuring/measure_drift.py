@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import clipq
 from clipq.alignment import Map, fold
@@ -41,9 +42,12 @@ from clipq.evaluation import load_task
 from clipq.evaluation.data import task_images
 from clipq.indexes import open_index
 from clipq.resources import append_line
-from clipq.retrieval.search import nearest
+from clipq.retrieval.intervals import mean_interval
+from clipq.retrieval.ranks import overlap
+from clipq.retrieval.search import in_blocks, nearest
 from clipq.work.processes import Processes
 
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 FOLDED = 60  # pictures that the folded model is compared on
 PRECISIONS = ("fp16", "bf16", "int8-weight-only", "int8-best", "int8", "int4")
 SETS = {"drawings": ("drawings", "a drawing of {}"), "photos": ("imagenet1k-7", "a photo of a {}")}
@@ -81,6 +85,7 @@ def lines(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
             "model": {**described_model(model), "source": None},
             "every": numbers(Sample(index, "image", pairs, asked), None),
             "aligned": numbers(Sample(index, "image", pairs.some(kept), asked), found),
+            "grown": grown(pairs.old, pairs.new),
             "folded": refolded(folder, found, model, inputs, pairs.new),
             "environment": described_environment(Processes()),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -101,6 +106,21 @@ def numbers(sample: Sample, found: Map | None) -> dict[str, Any]:
     alignment = None if found is None else dict(found.about)
     searches = [cell.to_dict() for cell in cells]
     return {**cosines, "searches": searches, "alignment": alignment, "verdict": judged.to_dict()}
+
+
+def grown(old: Tensor, new: Tensor) -> list[dict[str, Any]]:
+    """overlap@10 of old and of new queries on an index of which a share of the rows, chosen at random, is new."""
+    if old.shape[1] != new.shape[1]:
+        return []
+    own, order = torch.arange(len(old)), torch.randperm(len(old), generator=torch.Generator().manual_seed(0))
+    truth, found = nearest(old, in_blocks(old), own), []
+    for share in SHARES:
+        rows = order[: round(share * len(old))]
+        both = normalize(old).index_copy(0, rows, normalize(new)[rows])
+        ranked = {name: nearest(one, in_blocks(both), own) for name, one in (("old", old), ("new", new))}
+        overlaps = {name: mean_interval(overlap(truth, one, 10)) for name, one in ranked.items()}
+        found.append({"share": share, **overlaps})
+    return found
 
 
 def refolded(folder: Path, found: Map, model: clipq.Model, inputs: Inputs, new: Tensor) -> dict[str, Any]:

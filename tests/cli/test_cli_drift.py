@@ -73,7 +73,7 @@ def test_a_page_and_an_aligned_model(folders, tmp_path, capsys):
     assert drift(folders, "turned.parquet", "-o", page, "--save-aligned", model, "--texts", folders / "texts.txt") == 0
     shown = capsys.readouterr().out
     assert shown.startswith(("align the model: ", "embed the index again: "))
-    assert "fitted on 80 pairs that are not compared" in shown
+    assert "by 80 pairs that are not compared" in shown
     assert read_header(model).config["source"]["alignment"]["pairs"] == 80
     found = Page(page)
     assert not found.loaded(), "the page needs nothing else"

@@ -157,11 +157,21 @@ def test_errors_and_the_space_beside_each_row(pictures, floats, tmp_path):
     assert "UnidentifiedImageError" in bad["error"][0] and bad["error"][1]
 
 
-def test_texts_with_errors_and_codes():
+def test_texts_with_errors_and_codes_beside_floats():
+    """Two expressions of one query: what Daft keeps on a class must not get from one to the other."""
     table = daft.from_pydict({"row": [0, 1], "text": ["a cat", ""]})
-    found = column(table, embedded(table["text"], Embedder(MODEL, dtype="ubinary"), "text", concurrency=1))
-    assert len(found[0]["embedding"]) == 24 and found[0]["error"] is None
-    assert found[1]["embedding"] is None and found[1]["error"]
+    bits = embedded(table["text"], Embedder(MODEL, dtype="ubinary"), "text", concurrency=1)
+    floats = embedded(table["text"], Embedder(MODEL), "text", batch_size=1)
+    found = table.select(
+        bits.alias("bits"),
+        floats.alias("floats"),
+        embed_text(table["text"], provider=ClipqProvider(MODEL)).alias("plain"),
+    )
+    (cat, nothing) = found.to_pylist()
+    assert len(cat["bits"]["embedding"]) == 24 and len(cat["floats"]["embedding"]) == 192
+    assert numpy.array_equal(cat["plain"], cat["floats"]["embedding"]) and nothing["plain"] is None
+    assert cat["bits"]["error"] is None and cat["bits"]["space_id"] == cat["floats"]["space_id"]
+    assert all(nothing[name]["embedding"] is None and nothing[name]["error"] for name in ("bits", "floats"))
 
 
 @pytest.mark.parametrize("on_error", ["log", "raise", "ignore"])

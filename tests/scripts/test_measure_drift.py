@@ -27,17 +27,20 @@ def sample() -> Sample:
     return Sample(index, "image", pairs, Texts(texts + 0.05 * torch.randn(30, 12), texts))
 
 
-def line(precision: str, day: str) -> dict[str, Any]:
+def of(line: dict[str, Any], precision: str, day: str) -> dict[str, Any]:
+    return {**line, "precision": precision, "date": day}
+
+
+def measured() -> dict[str, Any]:
     whole = sample()
     kept, fitting = measure_drift.parts(240)
     found = fit(whole.pairs.new[fitting], whole.pairs.old[fitting])
     part = Sample(whole.index, "image", whole.pairs.some(kept), whole.texts)
     return {
-        "precision": precision,
         "every": measure_drift.numbers(whole, None),
         "aligned": measure_drift.numbers(part, found),
+        "grown": measure_drift.grown(whole.pairs.old, whole.pairs.new),
         "environment": {"versions": {"clipq": "1", "torch": "2"}, "processor": "a test", "threads": 1},
-        "date": day,
     }
 
 
@@ -47,12 +50,20 @@ def test_what_fits_a_map_is_not_compared():
 
 
 def test_the_newest_line_of_each_precision_is_shown(tmp_path):
-    lines = [line("int8", "2026-01-02"), line("int4", "2026-01-01"), {**line("int8", "2026-01-01"), "every": None}]
+    one = measured()
+    lines = [
+        of(one, "int8", "2026-01-02"),
+        of(one, "int4", "2026-01-01"),
+        of({**one, "every": None}, "int8", "2026-01-01"),
+    ]
     text = "".join(f"{json.dumps(one)}\n" for one in lines)
     (tmp_path / "drift-clipq-tiny.jsonl").write_text(text, encoding="utf-8")
     shown = drift.tables(tmp_path)
     assert shown.startswith("**clipq-tiny, 240 drawings: overlap@10")
     assert shown.count("| int8 |") == shown.count("| int4 |") == 2
+    assert "Where a share of the rows is of int8" in shown
+    grown = lines[0]["grown"]
+    assert grown[0]["old"][0] > grown[-1]["old"][0] and grown[0]["new"][0] < 1
     assert "A map fitted on 160 of them, compared on the other 80" in shown
     value, low, high = lines[0]["every"]["searches"][0]["overlap"]["10"]
     assert f"{100 * value:.1f} % ({100 * low:.1f}&ndash;{100 * high:.1f})" in shown

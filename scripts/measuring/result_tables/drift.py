@@ -45,12 +45,21 @@ def model_tables(title: str, lines: list[Line]) -> str:
     head = ("new", "median cosine", *COLUMNS.values(), "recall@1 / @10")
     plain = table(head, map(plain_row, lines))
     aligned = lines[0]["aligned"]
-    pairs, kept = aligned["alignment"]["pairs"], searched(aligned, ("image", "index", "old"), True)["queries"]
+    pairs, kept = aligned["alignment"]["pairs"], aligned["searches"][0]["queries"]
     text = f"A map fitted on {pairs} of them, compared on the other {kept}: overlap@10 before and after."
-    mapped = table(("new", "map", "old index", "with the map", "texts", "with the map", "verdict"), map(map_row, lines))
-    return (
-        f"**{title.format(n=n)}: overlap@10 with what the old vectors find.** {about}\n\n{plain}\n\n{text}\n\n{mapped}"
-    )
+    mapped = table(MAPPED, map(map_row, lines))
+    heading = f"**{title.format(n=n)}: overlap@10 with what the old vectors find.** {about}"
+    return "\n\n".join([heading, plain, *shares_table(lines), text, mapped])
+
+
+def shares_table(lines: list[Line]) -> list[str]:
+    """What an index gives that is the old one but for a share of its rows; of int8 alone."""
+    found = next((line["grown"] for line in lines if line["precision"] == "int8" and line.get("grown")), [])
+    if not found:
+        return []
+    head = ("new rows", *(f"{100 * one['share']:.0f} %" for one in found))
+    rows = [[f"{name} queries", *(percent(one[name][0]) for one in found)] for name in ("old", "new")]
+    return ["Where a share of the rows is of int8, and the others are old:", table(head, rows)]
 
 
 def searched(part: dict[str, Any], cell: tuple[str, str, str], aligned: bool = False) -> dict[str, Any] | None:

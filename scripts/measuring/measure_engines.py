@@ -122,9 +122,16 @@ def dataset(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def tiny_file(folder: Path) -> str:
+    """An int8 file of a model with random weights, as workers get one."""
+    import clipq
+
+    return str(clipq.save(clipq.load(make_model(folder / "model")), folder / "tiny.safetensors"))
+
+
 def million(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """So many rows that anything which grows with them shows."""
-    model = args.model if args.given_model else make_model(folder / "model")
+    model = args.model if args.given_model else tiny_file(folder)
     make_table(folder / "in", args.count, 32)
     yield one_run(args, model, folder / "in", folder / "out", _WAYS[2])
 

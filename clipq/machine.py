@@ -66,7 +66,7 @@ def granted_cores() -> int | None:
     if ray is None or not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
-    if context.get_task_id() is None and context.get_actor_id() is None:
+    if context.worker.mode != ray.WORKER_MODE:
         return None
     return int(context.get_assigned_resources().get("CPU", 0)) or None
 

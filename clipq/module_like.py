@@ -19,7 +19,7 @@ from .methods.dtypes import DTYPES, fallback_dtype
 from .methods.finishing import finish
 from .methods.quantization import quantize_module
 from .methods.recipes import Recipe, stated_recipe
-from .modules.raw import weights_digest
+from .modules.raw import structure, weights_digest
 from .spaces.space import Space, digest_of
 from .spaces.towers import TowerSpace, architecture, files_digest
 
@@ -50,8 +50,8 @@ class ModuleLike(ABC):
         """The vector space of what this model makes of pictures ("image") or of texts: `space.id` is its short name.
 
         decode: how JPEGs are decoded; normalized: whether vectors are of length 1. It is the same for the file that the
-        model is saved to, whatever it runs on. The weights are hashed: a second for some hundred MB of them, once for a
-        model that is not trained. Raises `UnknownNameError` for a tower or a way to decode that there is not.
+        model is saved to, whatever it runs on. The weights are hashed, about a second for a GB, and again after
+        they changed. Raises `UnknownNameError` for a tower or a way to decode that there is not.
         """
         return self.tower_space(tower).space(decode, normalized)
 
@@ -71,10 +71,13 @@ class ModuleLike(ABC):
         )
 
     def _architecture(self, tower: str) -> dict[str, Any]:
-        try:
-            return architecture(self.host.name, with_text_config(self.module, self.config), tower)
-        except ClipqError:  # the host has no words for it: such a model cannot be saved, and is told by its modules
-            return {"host": self.host.name, "modules": digest_of(repr(self.module))}
+        known = self.__dict__.setdefault("_architectures", {})  # a host may have to build models to find it out
+        if tower not in known:
+            try:
+                known[tower] = architecture(self.host.name, with_text_config(self.module, self.config), tower)
+            except ClipqError:  # the host has no words for it: such a model cannot be saved
+                known[tower] = {"host": self.host.name, "modules": digest_of(structure(self.module))}
+        return known[tower]
 
     @property
     def device(self) -> torch.device:

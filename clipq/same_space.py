@@ -41,8 +41,8 @@ def space_of(thing: Any, tower: str | None = None, *, decode: str = DECODE, norm
     thing: a `clipq.Model`, a model of `clipq.runtime`, a host's module, the path of a file or folder that `clipq.save`
     wrote; or `Embeddings`, or the path of a file or folder that `clipq embed` wrote, which say what they are of.
     tower: "image" or "text"; left out, the only one. decode: how JPEGs are decoded; normalized: whether vectors are of
-    length 1. Kernels, device, threads and batch size are no part of a space. The weights of a model are hashed: about a
-    second for a GB, once for a model that is not trained.
+    length 1. Kernels, device, threads and batch size are no part of a space. The weights of a model are hashed, about a
+    second for a GB, and again only after they changed.
     Raises `UnknownNameError` for a tower that is not there, `SpaceError` for embeddings that do not say their space.
     """
     side = _side_of(thing)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SchemeError
+from ..errors import OutputError, SchemeError
 from ..inputs.scaling import DECODE
 from .options import load_model
 from .reading import embedder_of, inputs_of
@@ -24,7 +25,7 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..same_space import space_of
 
     space = space_of(args.output)
-    there = read_embeddings(args.output)
+    there, as_it_was = read_embeddings(args.output), args.output.stat()
     _as_there(args, there.about, space)
     inputs = inputs_of(args)
     check_output(args.output, (*there.names, *inputs.names))
@@ -35,6 +36,7 @@ def add_to_file(args: argparse.Namespace) -> int:
     found = add(load_model(args), inputs, there, batch_size=args.batch_size, resume=unfinished)
     if found is None:
         return 0
+    _refuse_if_changed(args.output, as_it_was)
     save_embeddings(found, args.output)
     clear(found.kept)
     _report(args.output, len(there.names), len(found.names) - len(there.names), found.about, space.id)
@@ -57,6 +59,15 @@ def add_to_folder(args: argparse.Namespace) -> int:
         return 0
     _report(args.output, there["rows"], about["rows"] - there["rows"], about, space.id)
     return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
+
+
+def _refuse_if_changed(path: Path, before: os.stat_result) -> None:
+    """Raise `OutputError` if somebody else wrote the file meanwhile, whose rows would be lost."""
+    now = path.stat()
+    if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+        raise OutputError(
+            f"{path} was changed while this run added to it; what was embedded is kept. Give the same command again."
+        )
 
 
 def _as_there(args: argparse.Namespace, about: Mapping[str, Any], space: Space) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..description import check_model
+from ..errors import OutputError
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import Embeddings
+from ..matrices.files import read_file
 from ..matrices.folders import ShardedFolder, extend, of_manifest, read_manifest, read_shards
 from ..resources import check_output_folder, output_path
 from ..same_space import space_of
@@ -162,11 +165,30 @@ class _There:
         return Job(embedder, self.into, folder / "shards", about, self.ranges, *places)
 
     def finished(self, entries: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-        """Copy the new shards in, and put the new manifest in place of the old one; then all is as it will be."""
+        """Copy the new shards in, and put the new manifest in place of the old one; then all is as it will be.
+
+        Where nothing came of it but what the manifest says already (inputs that are broken still), it stays as it is.
+        """
+        if read_manifest(self.into.path) != self.manifest:
+            raise OutputError(
+                f"{self.into.path} was changed while this run added to it. Give the same command again, "
+                "which adds what is still lacking."
+            )
+        broken = (name for entry in entries for name in read_file(folder / "shards" / entry["file"]).broken)
+        if not any(entry["rows"] for entry in entries) and all(name in self.broken for name in broken):
+            _clear(folder)
+            return self.manifest
         for entry in entries:
             with output_path(self.into.path / entry["file"]) as temporary:
                 shutil.copyfile(folder / "shards" / entry["file"], temporary)
         whole = extend(self.into.path, entries)
         save_broken(self.into.path)
-        shutil.rmtree(self.into.unfinished, ignore_errors=True)
+        _clear(folder)
         return whole
+
+
+def _clear(folder: Path) -> None:
+    """Remove what this run kept; what another one keeps beside it stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not empty
+        folder.parent.rmdir()

@@ -32,7 +32,15 @@ def names_of(batch: Any) -> list[str]:
 def column_of(batch: Any, name: str) -> list[Any]:
     """The values of a column as Python or numpy has them."""
     column = batch[name]
-    return column.to_pylist() if kind_of(batch) == "pyarrow" else list(column)
+    return _of_arrow(column) if kind_of(batch) == "pyarrow" else list(column)
+
+
+def _of_arrow(column: Any) -> list[Any]:
+    """Ray keeps arrays in an extension type, whose own conversion is to numpy."""
+    if hasattr(column.type, "extension_name"):
+        chunks = column.chunks if hasattr(column, "chunks") else [column]
+        return [one for chunk in chunks for one in chunk.to_numpy(zero_copy_only=False)]
+    return column.to_pylist()
 
 
 def with_columns(batch: Any, vectors: numpy.ndarray, errors: Sequence[str | None], space: str) -> Any:
@@ -74,7 +82,8 @@ def _in_pyarrow(batch: Any, vectors: Any, errors: list[str | None], space: str) 
 
     table = batch if isinstance(batch, pyarrow.Table) else pyarrow.Table.from_batches([batch])
     table = table.drop_columns([name for name in ("embedding", "error", "space_id") if name in table.column_names])
-    table = table.append_column("embedding", arrow_vectors(vectors, errors))
+    found = arrow_vectors(vectors, errors)  # of a column of fixed size with nulls pyarrow cannot read its own parquet
+    table = table.append_column("embedding", found.cast(pyarrow.list_(found.type.value_type)))
     table = table.append_column("error", pyarrow.array(errors, pyarrow.string()))
     return table.append_column("space_id", pyarrow.array([space] * len(errors), pyarrow.string()))
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..arithmetic.precisions import Precisions
 from ..errors import DataError, SchemeError
 from ..inputs.given import no_picture, open_picture
+from ..inputs.images import decode
 from ..inputs.listing import Inputs
 from ..inputs.places import is_remote, read_place
-from ..inputs.scaling import DECODE, check_decode, smallest_of
+from ..inputs.scaling import DECODE, Smallest, check_decode, smallest_of
 from ..machine import granted_cores
 from ..spaces.space import Space
 from ..vectors.codes import kind_named, quantize
@@ -183,12 +184,27 @@ class Embedder:
         return Loading(self.model, self.precision, self.pretrained, self.device, self.cache_dir)
 
 
-def _opened(item: Any, smallest: Any) -> Any:
-    """The RGB picture of whatever a column holds."""
+def _opened(item: Any, smallest: Smallest | None) -> Any:
+    """The RGB picture of whatever a column holds. Raises whatever says why it is none."""
     if isinstance(item, dict) and ("bytes" in item or "path" in item):
         item = item.get("path") if item.get("bytes") is None else item["bytes"]
+    if isinstance(item, (bytes, bytearray)):
+        return decode(_Held(bytes(item)), oriented=True, smallest=smallest)
     if is_remote(item):
-        item = read_place(item)
+        return decode(_Held(read_place(item)), oriented=True, smallest=smallest)
     if reason := no_picture(item):
         raise DataError(reason)
     return open_picture(item, smallest)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A picture's bytes, as an entry of a list has them."""
+
+    content: bytes
+    key: str = ""
+    label: int = 0
+    size: int = 0
+
+    def read(self) -> bytes:
+        return self.content

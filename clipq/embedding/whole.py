@@ -12,6 +12,7 @@ from ..matrices.embeddings import Embeddings
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
 from ..work.work import working
+from .embedder import Embedder
 from .rows import BATCHES_PER_SHARD, batches_of, check_tower, described_rows, frozen_ranges, joined, row_identity
 
 if TYPE_CHECKING:
@@ -57,4 +58,8 @@ def embed(
         shards = own.streamed(f"{inputs.tower}s", len(inputs.names), batch_size * BATCHES_PER_SHARD, batches.shards)
     if not processes.is_main:
         return None
-    return replace(joined(inputs, shards, described_rows(model, inputs, normalize), dtype, frozen), kept=own.folder)
+    about = {
+        **described_rows(model, inputs, normalize),
+        **Embedder(model, batch_size=batch_size).described(inputs.tower),
+    }
+    return replace(joined(inputs, shards, about, dtype, frozen), kept=own.folder)

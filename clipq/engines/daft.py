@@ -1,20 +1,31 @@
-"""Daft: shards by processes that it starts, or by actors of Ray where Daft itself runs there."""
+"""Daft: shards by processes that it starts, or by actors of Ray where Daft itself runs there.
+
+Its expressions, which need Daft to be imported, are imported on first use: `ClipqProvider` and `embedded`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from ..embedding.jobs import Advance, Job, Made, make
 from ..errors import ClipqError, EngineError, first_line
 from ..exports.packages import package
 from ..inputs.listing import Inputs
+from ..lazy import lazily
 from ..machine import cores
 from ..work.work import Work
 from .failures import MOST_DEATHS, died
+
+if TYPE_CHECKING:
+    from .daft_provider import ClipqProvider, embedded
+
+__all__ = ["ClipqProvider", "Daft", "embedded"]
+
+__getattr__, __dir__ = lazily(__name__, {"ClipqProvider": "..daft_provider", "embedded": "..daft_provider"})
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
-"""Ray: shards by its actors, on this machine or a cluster."""
+"""Ray: shards by its actors, on this machine or a cluster; and data sets of Ray Data, `embed` and `embedded`."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ..embedding.jobs import Advance, Job, Made, make
-from ..errors import ClipqError, EngineError
-from ..exports.packages import package
+from ..errors import EngineError
 from ..inputs.listing import Inputs
 from ..work.work import Work
 from .failures import MOST_DEATHS, died
+from .ray_cluster import connected, own_error, ray_package, workers_of
+from .ray_data import embed, embedded
+
+__all__ = ["Ray", "embed", "embedded"]
 
 _AHEAD = 2  # units that an actor has been given and not finished: it never waits for the next
 
@@ -32,10 +34,10 @@ class Ray:
         self, job: Job, inputs: Inputs, units: Sequence[range], work: Work, advance: Advance
     ) -> Iterator[dict[str, Any]]:
         """As `Engine.made`. Ray starts a dead actor again and gives it its units again, at most three times."""
-        ray = package("ray", "ray", "the engine ray")
+        ray = ray_package()
         threads = self.threads or 1
         with connected(ray):
-            workers = self.workers or cpus_of(ray, threads) // threads
+            workers = self.workers or workers_of(ray, threads)
             given = job.with_threads(threads)
             kind = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=MOST_DEATHS)(_Maker)
             actors = [kind.remote(given) for _ in range(min(workers, len(units)))]
@@ -80,31 +82,8 @@ def _got(ray: Any, ref: Any, inputs: Inputs, unit: range | None) -> Any:
     try:
         return ray.get(ref)
     except ray.exceptions.RayActorError as error:
-        raise (
-            EngineError(f"an actor of Ray cannot be started: {error}") if unit is None else died(inputs, unit)
-        ) from error
+        if unit is None:
+            raise EngineError(f"an actor of Ray cannot be started: {error}") from error
+        raise died(inputs, unit) from error
     except ray.exceptions.RayTaskError as error:
-        raise (error.cause if isinstance(error.cause, ClipqError) else error) from error
-
-
-@contextmanager
-def connected(ray: Any) -> Iterator[None]:
-    """Ray, initialized: as the caller left it, or for as long as the block runs."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def cpus_of(ray: Any, threads: int) -> int:
-    """The cluster's CPUs. Raises `EngineError` where there are fewer than one worker needs."""
-    found = int(ray.cluster_resources().get("CPU", 0))
-    if found < threads:
-        raise EngineError(
-            f"a worker of {threads} threads needs as many CPUs, and this Ray cluster has {found}; give fewer threads."
-        )
-    return found
+        raise own_error(error) from error

@@ -122,6 +122,7 @@ def _report(order: Order, folder: Path, parity: Mapping[str, Parity]) -> dict[st
         "inputs": {tower: order.layout.inputs[tower] for tower in order.towers},
         "outputs": {tower: order.layout.outputs[tower] for tower in order.towers},
         "normalized": order.layout.normalize,
+        "spaces": {tower: order.model.space(tower, normalized=order.layout.normalize).id for tower in order.towers},
         "parity": {tower: one.to_dict() for tower, one in parity.items()},
         "threads": torch.get_num_threads(),
         "peak_memory_bytes": peak_memory_bytes(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.schemes import Scheme
 from ..errors import CheckpointError, ClipqError, unknown_name
+from ..inputs.settings import PREPROCESSING, check_settings
 from ..inputs.tokenizer_files import unpack_files
 from ..spaces.space import FORMAT
 from ..spaces.tensors import RawTensor, digest, of_tower
@@ -57,10 +58,10 @@ def tower_space(header: Header, tower: str) -> TowerSpace:
         weights, files = hashes
     try:
         described = architecture(config["host"], config["config"], tower)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{header.path}: its configuration is none of {config['host']!r:.40}: {error}."
-        ) from error
+        if config["preprocessing"]:
+            check_settings(config["preprocessing"], PREPROCESSING, "preprocessing")
+    except (ClipqError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{header.path} is no {tower} tower of {config['host']!r:.40}: {error}.") from error
     return TowerSpace(tower, weights, schemes[tower], described, config["preprocessing"], settings, files)
 
 

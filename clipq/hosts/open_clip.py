@@ -142,17 +142,28 @@ def _forbid_downloads(config: dict[str, Any]) -> None:
 
 
 def _candidates(module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """open_clip's named configurations whose embedding width and image size are those of `module`."""
+    """open_clip's named configurations that say of themselves what can be seen on `module` without building them."""
     import open_clip
 
-    width = _embed_dim(module)
-    image_size = getattr(module.visual, "image_size", None)
     for arch in open_clip.list_models():
         config = open_clip.get_model_config(arch)
-        size = config["vision_cfg"].get("image_size", 224)
-        fits = image_size in (None, size, (size, size))
-        if config["embed_dim"] == width and fits and "hf_model_name" not in config["text_cfg"]:
+        if "hf_model_name" not in config["text_cfg"] and _fits(module, config["vision_cfg"], config):
             yield arch, config
+
+
+def _fits(module: nn.Module, vision: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether embedding width, image size, kind of image tower and the table of tokens are those of `module`."""
+    size, image_size = vision.get("image_size", 224), getattr(module.visual, "image_size", None)
+    if _embed_dim(module) not in (None, config["embed_dim"]) or image_size not in (None, size, (size, size)):
+        return False
+    of_timm, resnet = bool(vision.get("timm_model_name")), isinstance(vision.get("layers"), (list, tuple))
+    if of_timm != is_class(module.visual, "open_clip.timm_model.TimmModel"):
+        return False
+    if not of_timm and resnet != is_class(module.visual, "open_clip.modified_resnet.ModifiedResNet"):
+        return False
+    table = getattr(getattr(module, "text", module), "token_embedding", None)
+    text = config["text_cfg"]
+    return table is None or (text.get("vocab_size", 49408), text.get("width", 512)) == tuple(table.weight.shape)
 
 
 def _embed_dim(module: nn.Module) -> int | None:

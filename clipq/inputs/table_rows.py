@@ -226,7 +226,7 @@ def _footer(source: str) -> str:
         return hashlib.sha256(file.read(length)).hexdigest()
 
 
-_NAMES = ("name", "key", "__key__", "id", "uid", "image_id", "filename", "file_name", "path", "url")
+KEYS = ("name", "key", "__key__", "id", "uid", "image_id", "filename", "file_name", "path", "url")
 
 
 def _keys(file: Any, names: str | None, column: str, source: str) -> Any:
@@ -234,9 +234,7 @@ def _keys(file: Any, names: str | None, column: str, source: str) -> Any:
     schema = file.schema_arrow
     if names is not None and names not in schema.names:
         raise DataError(f"{source} has no column {names!r} to name its rows; it has: {', '.join(schema.names)}.")
-    found = names or next(
-        (one for one in _NAMES if one in schema.names and one != column and _is_key(schema, one)), None
-    )
+    found = names or next((one for one in KEYS if one in schema.names and one != column and _is_key(schema, one)), None)
     return None if found is None else file.read(columns=[found]).column(found)
 
 

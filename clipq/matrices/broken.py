@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -17,14 +18,23 @@ def save_broken(folder: Path) -> None:
     if not read_manifest(folder)["broken"]:
         (folder / BROKEN).unlink(missing_ok=True)
         return
+    with output_path(folder / BROKEN) as temporary:
+        broken_table(read_broken(folder), temporary)
+
+
+def broken_table(rows: Iterable[tuple[str, str]], path: Path) -> int:
+    """Write the names and the errors of some inputs; how many there are."""
     import pyarrow
     from pyarrow import parquet
 
-    schema, found = pyarrow.schema([(name, pyarrow.string()) for name in ("name", "error")]), read_broken(folder)
-    with output_path(folder / BROKEN) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        while rows := list(islice(found, _ROWS)):
-            columns = [[_text(row[place]) for row in rows] for place in (0, 1)]
+    schema, count = pyarrow.schema([(name, pyarrow.string()) for name in ("name", "error")]), 0
+    left = iter(rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while some := list(islice(left, _ROWS)):
+            columns = [[_text(row[place]) for row in some] for place in (0, 1)]
             writer.write_table(pyarrow.table(columns, schema=schema))
+            count += len(some)
+    return count
 
 
 def _text(value: str) -> str:

@@ -107,20 +107,25 @@ def _said_of(path: Path) -> Path:
 
 def finish(folder: Path, about: Mapping[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write the manifest of a folder of finished shards and remove what `write_shard` wrote beside them."""
-    whole = {
-        "kind": _KIND,
-        "format": 1,
-        **about,
-        "order": _ORDER,
-        **{key: sum(entry[key] for entry in entries) for key in ("rows", "broken", "saturated")},
-        "shards": [{key: value for key, value in entry.items() if key != "width"} for entry in entries],
-    }
+    whole = manifest_of(about, entries)
     with output_path(folder / MANIFEST) as temporary:
         temporary.write_text(json_text(whole), encoding="utf-8")
     for entry in entries:
         with suppress(FileNotFoundError):
             _said_of(folder / entry["file"]).unlink()
     return whole
+
+
+def manifest_of(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], order: str = _ORDER) -> dict[str, Any]:
+    """What the manifest of finished shards says."""
+    return {
+        "kind": _KIND,
+        "format": 1,
+        **about,
+        "order": order,
+        **{key: sum(entry[key] for entry in entries) for key in ("rows", "broken", "saturated")},
+        "shards": [{key: value for key, value in entry.items() if key != "width"} for entry in entries],
+    }
 
 
 def extend(folder: Path, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
 from ..spaces.tensors import RawTensor, digest, of_tower
-from .state import slots
+from .state import shapes, slots
 
 DTYPES = {
     "F64": torch.float64,
@@ -28,25 +29,42 @@ DTYPES = {
 """As safetensors calls them in a header."""
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_Stamp = list[tuple[Any, int]]
+_SAMPLED = 256  # values of each tensor, or up to twice as many
+_Stamp = list[tuple[Any, int, int]]
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[tuple, tuple[_Stamp, str]]] = weakref.WeakKeyDictionary()
 
 
 def weights_digest(module: nn.Module, host: str, towers: Sequence[str], tower: str, fallback: str) -> str:
     """sha256 (hex) of the weights of `tower`, as `spaces.tensors.digest` has it.
 
-    Hashed once for a model that nobody trains: a tensor replaced, or changed in place, is noticed. What is changed
-    behind torch's back (`tensor.data`) is not.
+    Hashed again only after a change: a tensor replaced, or changed in place. Behind torch's back (`tensor.data`),
+    changes of many values are noticed, as those of training, and not one of a few.
     """
     tensors = {name: slot.tensor for name, slot in slots(module).items()}
     key, stamp = (tower, fallback), _stamp(tensors.values())
     known = _KNOWN.setdefault(module, {}).get(key)
-    if known is not None and stamp is not None and _is_same(known[0], stamp):
+    if known is not None and _is_same(known[0], stamp):
         return known[1]
     found = digest(of_tower([_raw(*one) for one in tensors.items()], host, towers, tower), fallback)
-    if stamp is not None:
-        _KNOWN[module][key] = stamp, found
+    _KNOWN[module][key] = stamp, found
     return found
+
+
+def structure(module: nn.Module) -> dict[str, Any]:
+    """What an architecture is where nothing else says it, JSON values that quantizing does not change: the shapes of
+    all weights and, of modules that have them, the number of heads, eps, and the kind of an activation.
+    """
+    told = [
+        (getattr(part, "num_heads", None), getattr(part, "eps", None), _activation(part)) for part in module.modules()
+    ]
+    settings = [one for one in told if any(value is not None for value in one)]
+    return {"shapes": {name: list(shape) for name, shape in shapes(module).items()}, "settings": settings}
+
+
+def _activation(part: nn.Module) -> str | None:
+    """The name of its class, which is the host's own, or clipq's of the same name."""
+    name = type(part).__name__
+    return name if "GELU" in name or "SiLU" in name or "Activation" in name else None
 
 
 def _raw(name: str, tensor: Tensor) -> RawTensor:
@@ -56,17 +74,24 @@ def _raw(name: str, tensor: Tensor) -> RawTensor:
     return RawTensor(name, _NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), read)
 
 
-def _stamp(tensors: Iterable[Tensor]) -> _Stamp | None:
-    """What changes whenever a tensor does; None where that cannot be told, or training will change them."""
-    found = []
-    for tensor in tensors:
-        if tensor.requires_grad or tensor.is_inference():
-            return None
-        found.append((weakref.ref(tensor), tensor._version))
-    return found
+def _stamp(tensors: Iterable[Tensor]) -> _Stamp:
+    """What changes whenever a tensor does: which one it is, torch's count of its changes, and some of its values, since
+    what is done to `tensor.data` is not counted, but changes many.
+    """
+    return [(weakref.ref(tensor), _version(tensor), crc32(_sample(tensor))) for tensor in tensors]
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _sample(tensor: Tensor) -> bytes:
+    """At most 512 values, evenly spread."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _SAMPLED)].cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _is_same(one: _Stamp, other: _Stamp) -> bool:
     """A tensor that is gone is no other's equal, even where another lies in its place."""
     same = len(one) == len(other)
-    return same and all(a() is b() and v == w for (a, v), (b, w) in zip(one, other, strict=True))
+    return same and all(a() is b() and more == rest for (a, *more), (b, *rest) in zip(one, other, strict=True))

@@ -75,7 +75,13 @@ def space_in(about: Mapping[str, Any], origin: str) -> Space | None:
     if "space_id" not in about and "space" not in about:
         return None
     found = about.get("space")
-    if not isinstance(found, Mapping) or set(found) != set(COMPONENTS) or Space(found).id != about.get("space_id"):
+    try:
+        right = (
+            isinstance(found, Mapping) and set(found) == set(COMPONENTS) and Space(found).id == about.get("space_id")
+        )
+    except RecursionError:
+        right = False
+    if not right:
         raise SpaceError(
             f"{origin} says that it is of the space {about.get('space_id')!r:.40}, and its components are not those of "
             "that id: they were altered, or written by a newer clipq. Upgrade (pip install -U clipq), or embed again."

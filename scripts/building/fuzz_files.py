@@ -32,6 +32,7 @@ from file_mutations import load_seed, mutated
 from clipq.errors import ClipqError
 from clipq.files.checkpoints import read
 from clipq.files.header import read_header
+from clipq.files.spaces import tower_space
 from clipq.methods.recipes import Recipe
 
 SEEDS = Path(__file__).resolve().parents[2] / "tests" / "data" / "v0.2"
@@ -98,6 +99,8 @@ def consistent(path: Path, use: bool, runtime: bool = False) -> str:
         raise Found("the model's configuration is not the file's")
     if model.recipe != Recipe.from_dict(stated["recipe"]) or set(model.recipe.schemes) != set(model.towers):
         raise Found("the model's recipe is not the file's")
+    for tower in model.towers:
+        tower_space(header, tower).space()
     if use:
         return f"read; {used(model)}"
     return "read"
@@ -111,6 +114,8 @@ def without_torch(path: Path, use: bool) -> str:
     if set(model.towers) != set(model.config["towers"]):
         raise Found("the model's towers are not the file's")
     try:
+        for name in model.towers:
+            model.space(name)
         for name, tower in model._towers.items() if use else ():
             given = np.zeros((1, *tower.shape), np.float32) if name == "image" else np.ones((1, tower.context), int)
             encoded = getattr(model, f"encode_{name}")(given)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from result_tables import accuracy, drift, exports, hosts, native_steps, peer_pages, runtime, vectors
+from result_tables import accuracy, drift, engines, exports, hosts, native_steps, peer_pages, runtime, vectors
 from result_tables.markdown import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,11 @@ PAGES: dict[str, dict[str, Section]] = {
     "eval/SPEED.md": {"peers": peer_pages.pages, "hosts": through_hosts, "steps": native_steps.tables},
     "eval/README.md": {"results": accuracy.full_tables},
     "docs/drift.md": {"drift": drift.tables},
+    "docs/engines.md": {
+        "engines": engines.runs_table,
+        "memory": engines.memory_table,
+        "costs": engines.costs_table,
+    },
     "docs/use-it-with.md": {"vectors": vectors.tables},
     "docs/exports.md": {"exports": exports.tables},
     "docs/precisions.md": {"precisions": accuracy.precisions_table, "costs": runtime.costs_table},

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+ALL_MARKED = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.clients\b", re.MULTILINE)
 DRAWINGS = Path(__file__).resolve().parents[2] / "eval" / "data" / "drawings.parquet"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without the marker, nobody waits for the imports of modules that have no other tests, unless they are named."""
+    if config.option.markexpr != "not clients" or collection_path.suffix != ".py":
+        return None
+    named = {Path(one.partition("::")[0]).resolve() for one in config.args}
+    return True if collection_path not in named and ALL_MARKED.search(collection_path.read_text("utf-8")) else None
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from engine_jobs import OddJob
 from pyarrow import Table, array, parquet, struct
 
 import clipq
+from clipq.cli import main
 from clipq.embedding import Embedder, ShardedFolder
 from clipq.embedding.sharded import embed_with
 from clipq.engines.local import Local
@@ -61,14 +62,24 @@ def made(engine, pictures: Path, folder: Path, dtype: str = "float32", model="cl
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize(("dtype", "workers"), [("int8", 2), ("ubinary", 1)])
-def test_the_bytes_are_those_of_the_local_run(dtype, workers, pictures, tmp_path):
-    local = made(Local(threads=1), pictures, tmp_path / "local", dtype)
-    found = made(engine_named("daft", workers, 1), pictures, tmp_path / "daft", dtype)
+def test_the_bytes_are_those_of_the_local_run(pictures, tmp_path):
+    local = made(Local(threads=1), pictures, tmp_path / "local", "int8")
+    found = made(engine_named("daft", 2, 1), pictures, tmp_path / "daft", "int8")
     assert found == local and len(local) >= 1 + COUNT // SIZE
     rows = open_rows(tmp_path / "daft")
-    assert len(rows) == COUNT - len(BROKEN) and rows.dtype == dtype
+    assert len(rows) == COUNT - len(BROKEN) and rows.dtype == "int8"
     assert len(read_embeddings(tmp_path / "daft").broken) == len(BROKEN)
+
+
+def test_by_the_command(pictures, tmp_path, capsys):
+    for engine in ("local", "daft"):
+        given = ["--engine", engine, "--workers", "1", "--threads", "1", "--shard-size", "120", "--dtype", "ubinary"]
+        assert main(["embed", "clipq-tiny", str(pictures), "-o", str(tmp_path / engine), *given]) == 0
+        said = capsys.readouterr()
+        assert f"{COUNT - len(BROKEN)} image embeddings of width 192 in int8, kept as ubinary" in said.out
+        assert f"{len(BROKEN)} of {COUNT} inputs could not be read" in said.err
+    local, daft = ({one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("local", "daft"))
+    assert local == daft
 
 
 def workers_of_daft() -> list[int]:

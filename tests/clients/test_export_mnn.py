@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from once import made_once
 from tiny_models import build
 
 import clipq
@@ -85,12 +87,11 @@ def test_integers_and_scales_are_those_of_clipq(uneven, beside, tmp_path, monkey
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
     """The same integers, with and without int8 activations."""
-    found = {}
-    for precision in ("int8", "int8-weight-only"):
-        folder = tmp_path_factory.mktemp(precision)
-        exported(SMALL, precision, folder)
-        found[precision] = folder / "out" / "image.mnn"
-    return found
+    places = {
+        precision: made_once(tmp_path_factory, f"mnn-{precision}", partial(exported, SMALL, precision))
+        for precision in ("int8", "int8-weight-only")
+    }
+    return {precision: folder / "out" / "image.mnn" for precision, folder in places.items()}
 
 
 def test_only_dynamic_precisions_quantize_their_inputs(files):

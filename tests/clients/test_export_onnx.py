@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_helpers import export, model
+from export_helpers import export, exported_once, model, parity
 
 import clipq
 from clipq.exports import copies, gate, graphs, packages
@@ -29,6 +29,12 @@ def nodes(path: Path) -> list[onnx.NodeProto]:
     return list(onnx.load(path).graph.node)
 
 
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory) -> Path:
+    """The folder of `model()`. Not to be changed."""
+    return exported_once(tmp_path_factory, "open_clip CLIP", "int8")
+
+
 # -- the same embeddings -------------------------------------------------------------------------------------------
 
 EXACT = {"fp32": 0.999999, "int8": 0.999, "int8-symmetric": 0.999, "int8-weight-only": 0.999999, "int4": 0.999999}
@@ -41,15 +47,14 @@ HOSTS = ["open_clip custom blocks", "transformers SigLIP", "timm vision_transfor
     ("name", "precision"),
     [*(("open_clip CLIP", precision) for precision in EXACT), *((name, "int8") for name in HOSTS)],
 )
-def test_every_form_gives_the_models_embeddings(tmp_path, name, precision):
-    own = model(name, precision)
-    found = export(own, tmp_path / "out")
-    assert set(found.parity) == set(own.towers)
-    for parity in found.parity.values():
-        assert parity.worst >= EXACT[precision]
+def test_every_form_gives_the_models_embeddings(tmp_path_factory, name, precision):
+    own, folder = model(name, precision), exported_once(tmp_path_factory, name, precision)
+    assert set(parity(folder)) == set(own.towers)
+    for one in parity(folder).values():
+        assert one["worst"] >= EXACT[precision]
     for tower in own.towers:  # with nothing of clipq between the file and the runtime, at another batch
         inputs = gate.samples(own, [tower])[tower][:5]
-        (features,) = run(tmp_path / "out" / f"{tower}.onnx", **{copies.INPUTS[tower]: inputs.numpy()})
+        (features,) = run(folder / f"{tower}.onnx", **{copies.INPUTS[tower]: inputs.numpy()})
         expected = gate.encode_of(own, tower)(inputs)
         assert torch.cosine_similarity(torch.from_numpy(features), expected).min() >= EXACT[precision]
 
@@ -72,25 +77,12 @@ def test_both_towers_in_one_graph(tmp_path):
     assert torch.cosine_similarity(torch.from_numpy(features[0]), own.encode_image(pixels[:3])).min() > 0.9999
 
 
-def test_the_model_is_left_as_it_was(tmp_path):
-    own = model()
-    before, kinds = own.fingerprint(), [type(part) for part in own.module.modules()]
-    export(own, tmp_path / "out")
-    assert own.fingerprint() == before
-    assert [type(part) for part in own.module.modules()] == kinds
-    assert own.kernel_path() == model().kernel_path()
-
-
 # -- what is in the files ------------------------------------------------------------------------------------------
 
 
-def test_integers_are_those_of_the_model(tmp_path):
+def test_integers_are_those_of_the_model(int8):
     own = model()
-    export(own, tmp_path / "out", towers=("image",))
-    stored = {
-        one.name: onnx.numpy_helper.to_array(one)
-        for one in onnx.load(tmp_path / "out" / "image.onnx").graph.initializer
-    }
+    stored = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(int8 / "image.onnx").graph.initializer}
     own_layer = own.module.visual.transformer.resblocks[0].mlp.c_fc
     kept = stored["module.visual.transformer.resblocks.0.mlp.c_fc._kernel.weight"]
     assert np.array_equal(kept, own_layer.qweight.T.numpy())
@@ -99,17 +91,16 @@ def test_integers_are_those_of_the_model(tmp_path):
     )
 
 
-def test_no_path_of_this_machine_and_no_source_is_in_a_file(tmp_path):
-    export(model(), tmp_path / "out", towers=("image",))
-    content = (tmp_path / "out" / "image.onnx").read_bytes()
+def test_no_path_of_this_machine_and_no_source_is_in_a_file(int8):
+    content = (int8 / "image.onnx").read_bytes()
     assert str(Path(clipq.__file__).parent).encode() not in content
     assert b"stack_trace" not in content
 
 
-def test_statistics_of_fp16_are_summed_in_fp32(tmp_path):
-    export(model(precision="fp16"), tmp_path / "out")
+def test_statistics_of_fp16_are_summed_in_fp32(tmp_path_factory):
+    folder = exported_once(tmp_path_factory, "open_clip CLIP", "fp16")
     for tower in ("image", "text"):
-        graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "out" / f"{tower}.onnx")).graph
+        graph = onnx.shape_inference.infer_shapes(onnx.load(folder / f"{tower}.onnx")).graph
         types = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
         found = [node for node in graph.node if node.op_type in ("LayerNormalization", "Softmax")]
         assert found
@@ -123,8 +114,13 @@ def test_large_weights_lie_beside_the_graph(tmp_path, monkeypatch):
     assert found.files["image.onnx.data"] > 100_000
 
 
-def test_the_report_says_what_was_measured(tmp_path):
-    found = clipq.export(model(), tmp_path / "out")
+def test_the_report_says_what_was_measured_and_the_model_is_left_as_it_was(tmp_path):
+    own = model()
+    before, kinds = own.fingerprint(), [type(part) for part in own.module.modules()]
+    found = clipq.export(own, tmp_path / "out")
+    assert own.fingerprint() == before
+    assert [type(part) for part in own.module.modules()] == kinds
+    assert own.kernel_path() == model().kernel_path()
     report = json.loads((tmp_path / "out" / EXPORT_REPORT).read_text("utf-8"))
     assert report == found.report
     assert report["runtime"] == {"onnxruntime": packages.version("onnxruntime")}
@@ -193,12 +189,11 @@ def test_the_layout_of_transformers_js(tmp_path, precision, names):
     assert config["model_type"] == "clip"
 
 
-def test_preprocessing_and_tokenizer_are_hugging_faces(tmp_path, drawings):
+def test_preprocessing_and_tokenizer_are_hugging_faces(int8, drawings):
     from transformers import AutoImageProcessor, AutoTokenizer
 
     own = model()
-    export(own, tmp_path / "out")
-    processor, tokenizer = (kind.from_pretrained(tmp_path / "out") for kind in (AutoImageProcessor, AutoTokenizer))
+    processor, tokenizer = (kind.from_pretrained(int8) for kind in (AutoImageProcessor, AutoTokenizer))
     pixels = processor(drawings, return_tensors="pt")["pixel_values"]
     assert (pixels - torch.stack([own.preprocess(photo) for photo in drawings])).abs().max() < 0.05  # of -1 to 1
     texts = ["a cat!", "Two dogs & a café", "a " * 40]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from export_helpers import parity
+from once import made_once
 from tiny_models import build
 
 import clipq
@@ -21,25 +25,31 @@ WORST = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.999, "int8-weight-only": 0.9
 GROUPS = {"int8": "32", "int8-weight-only": "0", "fp32": None}
 
 
-def exported(folder: Path, precision: str, name: str = "transformers CLIP") -> exporting.Export:
+def exported(precision: str, folder: Path, name: str = "transformers CLIP") -> exporting.Export:
     torch.manual_seed(0)
     own, data = clipq.Model(build(name)), {"image": torch.randn(8, 3, 32, 32), "text": torch.randint(90, (8, 16))}
     clipq.quantize(own, precision, calibration=data if "static" in precision else None)
-    return clipq.export(own, folder, "openvino", timed=False)
+    return clipq.export(own, folder / "out", "openvino", timed=False)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory) -> Callable[[str], Path]:
+    """A function that gives the folder of a precision. Not to be changed."""
+    return lambda precision: made_once(tmp_path_factory, f"openvino-{precision}", partial(exported, precision)) / "out"
 
 
 @pytest.mark.parametrize("precision", WORST)
-def test_each_precision_gives_the_models_embeddings(tmp_path, precision):
-    for tower, parity in exported(tmp_path / "out", precision).parity.items():
-        assert parity.worst >= WORST[precision], tower
-    assert {"image.xml", "image.bin", "text.xml", "text.bin"} < {path.name for path in (tmp_path / "out").iterdir()}
-    assert not list((tmp_path / "out").glob("*.onnx"))
+def test_each_precision_gives_the_models_embeddings(exports, precision):
+    folder = exports(precision)
+    for tower, found in parity(folder).items():
+        assert found["worst"] >= WORST[precision], tower
+    assert {"image.xml", "image.bin", "text.xml", "text.bin"} < {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*.onnx"))
 
 
 @pytest.mark.parametrize("precision", GROUPS)
-def test_the_file_says_in_which_groups_rows_are_quantized(tmp_path, precision):
-    exported(tmp_path / "out", precision)
-    model = openvino.Core().read_model(tmp_path / "out" / "image.xml")
+def test_the_file_says_in_which_groups_rows_are_quantized(exports, precision):
+    model = openvino.Core().read_model(exports(precision) / "image.xml")
     place = ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"]
     assert (model.get_rt_info(place).astype(str) if model.has_rt_info(place) else None) == GROUPS[precision]
     if GROUPS[precision]:
@@ -57,4 +67,4 @@ def test_a_foreign_file_does_not_open(tmp_path, body):
 
 def test_int4_is_refused(tmp_path):
     with pytest.raises(ExportError, match="int4 weights and float inputs, for which 'openvino' has no form"):
-        exported(tmp_path / "out", "int4", "timm vision_transformer")
+        exported("int4", tmp_path, "timm vision_transformer")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from once import made_once
 from tiny_models import build
 
 import clipq
@@ -44,13 +46,16 @@ class Graph:
 
 @pytest.fixture(scope="module", params=INTEGERS)
 def graph(request, tmp_path_factory) -> tuple[Graph, int]:
+    folder = made_once(tmp_path_factory, f"tensorrt-{request.param}", partial(exported, request.param)) / "out"
+    return Graph(folder / "image.onnx"), INTEGERS[request.param]
+
+
+def exported(precision: str, folder: Path) -> None:
     torch.manual_seed(0)
     own = clipq.Model(build("timm vision_transformer"))
-    clipq.quantize(own, request.param, calibration=torch.randn(8, *own.host.pixel_shape(own.module)))
-    folder = tmp_path_factory.mktemp("tensorrt") / "out"
-    found = clipq.export(own, folder, "tensorrt", timed=False)
+    clipq.quantize(own, precision, calibration=torch.randn(8, *own.host.pixel_shape(own.module)))
+    found = clipq.export(own, folder / "out", "tensorrt", timed=False)
     assert found.report["note"] == "compared in ONNX Runtime; TensorRT itself was not run"
-    return Graph(folder / "image.onnx"), INTEGERS[request.param]
 
 
 def test_both_inputs_of_each_quantized_product_are_dequantized(graph):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = (DOCS / "use-it-with.md", DOCS / "exports.md", DOCS / "runtime.md", DOCS / "spaces.md")
+PAGES = (DOCS / "use-it-with.md", DOCS / "exports.md", DOCS / "runtime.md", DOCS / "spaces.md", DOCS / "daft.md")
 EXTRA = {"sentence_transformers", "faiss", "usearch", "clip_benchmark", "compressed_tensors"}
-EXTRA |= {"onnxruntime", "openvino", "MNN"}
+EXTRA |= {"onnxruntime", "openvino", "MNN", "daft"}
 """What clipq's extras bring."""
 
 STAND_INS = {

@@ -20,6 +20,7 @@ FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 STAND_INS = {
     '"ViT-B-32/openai"': '"clipq-tiny"',
+    '"clipq-tiny", precision="int8-best"': '"local-dir:folder", precision="int8-best"',  # half a minute less
     '"ViT-B-32", pretrained': '"tiny-readme", pretrained',
     "openai/clip-vit-base-patch32": "{transformers}",
     '"drawings", baseline': '"folder", data="classes", baseline',
@@ -34,8 +35,8 @@ COMMAND_STAND_INS = {
 SHORTER = {"info": "--no-measure", "bench": "--runs 1 --batch-sizes 1 --no-memory"}
 """What keeps a command short; what it does is tested elsewhere."""
 
-NOT_HERE = ("demo", "--plot")
-"""Commands that take long or need matplotlib: that the page's are understood is tested here, what they do elsewhere."""
+NOT_HERE = ("demo", "--plot", "export")
+"""What takes long or needs other packages: that the page's are understood is tested here, what they do elsewhere."""
 
 
 def blocks(language: str) -> list[str]:
@@ -111,6 +112,18 @@ def test_the_commands_run_as_they_stand(place, capsys):
         more = SHORTER.get(arguments[0], "") if line != "info model.safetensors" else ""
         assert main(shlex.split(f"{line} {more}")) == 0, capsys.readouterr().err
     assert (place / "model.safetensors").is_file() and (place / "photos.safetensors").is_file()
+
+
+@pytest.mark.clients
+def test_exports_run_as_they_stand(place, open_clip_folder, capsys):
+    """With a tiny model in the file that an earlier line wrote."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    clipq.save(clipq.load(f"local-dir:{open_clip_folder}"), "model.safetensors")
+    lines = [arguments for arguments in commands() if arguments[0] == "export"]
+    for arguments in lines:
+        assert main(arguments) == 0, capsys.readouterr().err
+    assert lines and (place / "onnx" / "image.onnx").is_file()
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=shlex.join)

@@ -13,9 +13,12 @@ import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from once import made_once
 
 for _package in ("ziglang", "auditwheel", "lief"):
     pytest.importorskip(_package)
@@ -41,21 +44,27 @@ def run(*command: object, **options: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> dict[str, Path]:
-    """clipq-runtime for every system."""
-    built = build_wheels.build_wheels([build_wheels.RUNTIME], list(PLATFORMS), tmp_path_factory.mktemp("wheels"))
-    return dict(zip(PLATFORMS, built, strict=True))
+def wheels(tmp_path_factory) -> Callable[[str], Path]:
+    """A function that gives clipq-runtime for a platform, beside which lies clipq for this one: compiled once a run."""
+
+    def wheel(name: str) -> Path:
+        packages = [build_wheels.RUNTIME, *([build_wheels.WHOLE] if name == HERE else [])]
+        build = partial(build_wheels.build_wheels, packages, [name])
+        folder = made_once(tmp_path_factory, f"wheel-{name}", build)
+        return next(folder.glob("clipq_runtime-*.whl"))
+
+    return wheel
 
 
-@pytest.fixture(scope="module")
-def libraries(wheels, tmp_path_factory) -> dict[str, Path]:
-    places = {name: tmp_path_factory.mktemp(name) for name in wheels}
-    return {name: Path(zipfile.ZipFile(wheel).extract(LIBRARY, places[name])) for name, wheel in wheels.items()}
+@pytest.fixture
+def libraries(wheels, tmp_path) -> Callable[[str], Path]:
+    """A function that gives the library of a platform's wheel."""
+    return lambda name: Path(zipfile.ZipFile(wheels(name)).extract(LIBRARY, tmp_path / name))
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_names_and_sizes(wheels, name):
-    wheel = wheels[name]
+    wheel = wheels(name)
     assert wheel.stat().st_size < 5_000_000
     assert wheel.name.startswith("clipq_runtime-")
     assert wheel.name.endswith(f"-py3-none-{'.'.join(sorted(PLATFORMS[name].tags))}.whl")
@@ -65,11 +74,12 @@ def test_names_and_sizes(wheels, name):
 def test_libraries_as_an_independent_reader_sees_them(libraries, name):
     import lief
 
-    one = lief.parse(str(libraries[name]))
+    path = libraries(name)
+    one = lief.parse(str(path))
     exported = one.get_export().entries if isinstance(one, lief.PE.Binary) else one.exported_functions
     names = {entry.name for entry in exported}
     assert {one.removeprefix("_") for one in names} >= build_wheels.abi_functions()
-    library = read_library(libraries[name])
+    library = read_library(path)
     others = library.exports - build_wheels.abi_functions()
     assert all(build_wheels.is_unasked(other, PLATFORMS[name]) for other in others)
     assert not others or "macos" in name
@@ -82,19 +92,18 @@ def test_libraries_as_an_independent_reader_sees_them(libraries, name):
 
 @pytest.mark.parametrize("name", PLATFORMS)
 def test_the_folder_of_the_build_leaves_no_trace(libraries, name):
-    assert build_wheels.native_library(PLATFORMS[name]) == libraries[name].read_bytes()
+    assert build_wheels.native_library(PLATFORMS[name]) == libraries(name).read_bytes()
 
 
 def test_the_same_sources_give_the_same_bytes(libraries, tmp_path, monkeypatch):
-    """With nothing left of the first build."""
+    """With nothing left of the first build but zig's own C++ library, which takes zig a minute."""
     monkeypatch.setenv("ZIG_LOCAL_CACHE_DIR", str(tmp_path / "local"))
-    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "global"))
-    assert build_wheels.native_library(PLATFORMS[HERE]) == libraries[HERE].read_bytes()
+    assert build_wheels.native_library(PLATFORMS[HERE]) == libraries(HERE).read_bytes()
 
 
 @pytest.mark.parametrize("name", [name for name in PLATFORMS if name.startswith("linux")])
 def test_auditwheel_finds_manylinux2014(wheels, name):
-    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", wheels[name]).split())
+    said = " ".join(run(sys.executable, "-m", "auditwheel", "show", wheels(name)).split())
     assert f'consistent with the following platform tag: "manylinux_2_17_{PLATFORMS[name].architecture}"' in said
 
 
@@ -103,7 +112,7 @@ def test_the_wheel_runs_in_a_fresh_environment(wheels, tmp_path):
     venv.create(tmp_path / "fresh", with_pip=True)
     python = tmp_path / "fresh" / "bin" / "python"
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run(python, "-m", "pip", "install", "-q", wheels[HERE], env=own)
+    run(python, "-m", "pip", "install", "-q", wheels(HERE), env=own)
     said = run(python, ROOT / "scripts" / "building" / "try_wheel.py", cwd=tmp_path, env=own)
     assert "native library: portable" in said
     assert "clipq-tiny-int8.safetensors: 3 texts and 4 pictures" in said
@@ -113,10 +122,10 @@ def test_the_wheel_runs_in_a_fresh_environment(wheels, tmp_path):
     assert "torch" not in installed
 
 
-def test_the_whole_package_has_the_same_library(libraries, tmp_path):
-    (wheel,) = build_wheels.build_wheels([build_wheels.WHOLE], [HERE], tmp_path)
+def test_the_whole_package_has_the_same_library(wheels, libraries):
+    (wheel,) = wheels(HERE).parent.glob("clipq-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read(LIBRARY) == libraries[HERE].read_bytes()
+        assert archive.read(LIBRARY) == libraries(HERE).read_bytes()
         assert {"clipq/cli/__init__.py", "clipq/data/zoo/models.toml"} <= set(archive.namelist())
 
 
@@ -130,7 +139,7 @@ ARM = pytest.mark.skipif(
 def test_the_library_for_arm_computes_right_under_an_emulator(tmp_path):
     """The tests of csrc/test/ from the objects that the library is linked from."""
     build = runpy.run_path(str(ROOT / "scripts" / "building" / "fuzz_native.py"))["build"]
-    programs = build(tmp_path, PLATFORMS["linux-aarch64"].compiler, ["-Wno-psabi"])
+    programs = build(tmp_path, PLATFORMS["linux-aarch64"].compiler, build_wheels.STRIPPED)
     said = "\n" + "".join(run(EMULATOR, "-cpu", "max", "-L", ARM_LIBRARIES, one, "20") for one in programs)
     assert "\nneon_dotprod: 20 cases\n" in said
     assert "\nsteps of neon_dotprod: 20 cases\n" in said
@@ -156,5 +165,5 @@ def test_the_library_for_arm_loads_under_an_emulator(libraries, tmp_path, proces
     (tmp_path / "load.c").write_text(LOAD)
     compiler = [sys.executable, "-m", "ziglang", "cc", "-target", PLATFORMS["linux-aarch64"].target]
     run(*compiler, tmp_path / "load.c", "-o", tmp_path / "load", "-ldl")
-    said = run(EMULATOR, "-cpu", processor, "-L", ARM_LIBRARIES, tmp_path / "load", libraries["linux-aarch64"])
+    said = run(EMULATOR, "-cpu", processor, "-L", ARM_LIBRARIES, tmp_path / "load", libraries("linux-aarch64"))
     assert said == f"path {path}\n"

@@ -81,6 +81,9 @@ def test_the_installed_package_lists_its_models(installed, tmp_path):
 
 
 def test_the_installed_package_runs_the_demo(installed, tmp_path):
-    clipq_from(installed, "demo", "--quick", "--threads", 1, "-o", "demo.html", cwd=tmp_path)
+    """With few pictures and one run of each."""
+    code = "from clipq.cli import demo, main; demo.QUICK = demo.Scope(8, 8, 1, (1,)); raise SystemExit(main())"
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    run(sys.executable, "-c", code, "demo", "--quick", "--threads", 1, "-o", "demo.html", cwd=tmp_path, env=env)
     page = (tmp_path / "demo.html").read_text(encoding="utf-8")
     assert page.count("data:image/") >= 12

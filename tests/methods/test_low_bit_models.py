@@ -33,13 +33,15 @@ MORE = {
 WORST = {"int4": 0.94, "int4-gptq": 0.97, "nf4": 0.9, "int3": 0.9, "int2": 0.5, "w4a8": 0.95}
 """The least cosine with float's embeddings that random weights leave."""
 
-ON_EVERY_MODEL = ("int4", "w4a8")  # without and with activations that are rounded; the others add only arithmetic
-PAIRS = [
+SOME = ("open_clip CLIP", ONE, "open_clip timm SigLIP")
+PAIRS = [  # one precision on every model; the others add only arithmetic
     (precision, name)
     for precision in LOW_BITS
-    for name in (BUILDERS if precision in ON_EVERY_MODEL else ("open_clip CLIP", ONE, "open_clip timm SigLIP"))
+    for name in (BUILDERS if precision == "int4" else SOME)
     if name != "open_clip ResNet"
 ]
+PAIRS += [("w4a8", name) for name in ("open_clip CoCa", "transformers DINOv3", "timm vision_transformer")]
+"""And those whose activations are rounded on a model of each host that is built otherwise."""
 
 
 def quantized(name: str, scheme: Scheme) -> Model:

@@ -67,8 +67,13 @@ def folder(tmp_path_factory) -> Path:
     return clipq.save(clipq.quantize(build(TWO_TOWERS), "int8"), tmp_path_factory.mktemp("int8") / "clip")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("precision", ["int8", MIXED], ids=["int8", "mixed"])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [
+        *(("int8", name) for name in NAMES),
+        *((MIXED, name) for name in (TWO_TOWERS, "transformers SigLIP", "transformers CLIP image", NAMES[4])),
+    ],
+)
 def test_a_config_gives_what_quantize_gives_and_saves_it(name, precision, floats, tmp_path):
     kind = getattr(transformers, type(build(name)).__name__)
     expected = clipq.quantize(kind.from_pretrained(floats[name]), precision)

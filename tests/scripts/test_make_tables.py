@@ -48,6 +48,7 @@ def test_the_pages_are_what_the_results_say():
         "docs/precisions.md",
         "docs/runtime.md",
         "docs/drift.md",
+        "docs/engines.md",
         "docs/exports.md",
         "docs/use-it-with.md",
     }

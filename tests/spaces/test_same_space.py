@@ -131,7 +131,11 @@ def test_what_a_header_says_wrongly_is_hashed_or_refused(own, tmp_path):
     for wrong in (None, [], {"format": 99}, {"format": 1, "text": {"weights": "../x"}}, {"format": 1, "text": 3}):
         forge_config(path, target, lambda config, wrong=wrong: config.update({KEY: wrong}))
         assert clipq.space_of(target, "text") == expected
-    changes = {"host": "tensorflow", "recipe": {"towers": {"text": {"name": 3}}, "modules": {}}}
+    changes = {
+        "host": "tensorflow",
+        "preprocessing": {"kind": "x"},
+        "recipe": {"towers": {"text": {"name": 3}}, "modules": {}},
+    }
     for key, wrong in changes.items():
         forge_config(path, target, lambda config, key=key, wrong=wrong: config.update({key: wrong}))
         with pytest.raises(CheckpointError, match=r"forged\.safetensors"):

@@ -185,8 +185,18 @@ def test_weights_that_change_are_noticed_and_those_that_do_not_are_hashed_once(m
     assert own.space("image") == first and len(hashed) == 3
     floats = Model(build(TWO_TOWERS))
     before = floats.space("image")
-    floats.module.visual_projection.weight.data.mul_(2)  # nothing that torch counts: hashed anew, as it may be trained
+    assert floats.space("image") == before and len(hashed) == 4
+    floats.module.visual_projection.weight.data.mul_(2)  # nothing that torch counts
     assert floats.space("image") != before
+    floats.module.visual_projection.weight.data.div_(2)
+    assert floats.space("image") == before
+    optimizer = torch.optim.AdamW(floats.module.visual_projection.parameters())
+    (floats.module.visual_projection.weight**2).sum().backward()
+    optimizer.step()
+    trained = floats.space("image")
+    with torch.inference_mode():
+        floats.module.visual_projection.weight = torch.nn.Parameter(floats.module.visual_projection.weight.clone())
+    assert before != trained == floats.space("image")
 
 
 def test_what_no_host_has_words_for_is_told_by_its_modules():
@@ -194,6 +204,9 @@ def test_what_no_host_has_words_for_is_told_by_its_modules():
     with pytest.raises(ClipqError):
         _ = one.config
     assert one.space("image") == two.space("image")
+    before, after = (one.space("image").components["architecture"] for one in (two, clipq.quantize(two)))
+    fresh = clipq.quantize(Model(build(OPEN_CLIP))).space("image").components["architecture"]
+    assert before == after == fresh
     other = Model(build("open_clip CLIP QuickGELU"))
     assert [line.partition(":")[0] for line in one.space("image").differences(other.space("image"))] == [
         "architecture.modules"
@@ -245,3 +258,20 @@ def test_files_of_the_first_versions_have_a_space(name, tmp_path):
     clipq.save(own, tmp_path / "new.safetensors")
     assert KEY not in read_header(path).config
     clipq.check_same_space(path, tmp_path / "new.safetensors")
+
+
+@pytest.mark.filterwarnings("default")  # of transformers
+@pytest.mark.parametrize(
+    ("name", "kind", "tower"),
+    [
+        (TWO_TOWERS, "CLIPModel", "text"),
+        (TWO_TOWERS, "CLIPVisionModelWithProjection", "image"),
+        ("transformers SigLIP", "SiglipTextModel", "text"),
+    ],
+)
+def test_what_transformers_reads_of_our_folder_is_the_same_tower(name, kind, tower, tmp_path):
+    import transformers
+
+    clipq.save(own := model(name), tmp_path / "folder")
+    module = getattr(transformers, kind).from_pretrained(tmp_path / "folder")
+    assert clipq.space_of(module, tower).differences(own.space(tower)) == []

@@ -87,7 +87,8 @@ def holds(model: Model, tower: str, found: Map) -> bool:
 
 
 def fold(model: Model, found: Map, tower: str = "image") -> Model:
-    """A copy of `model` whose `tower` ends in `found`, and whose other tower ends in `found.of_other_tower()`.
+    """A copy of `model` whose `tower` ends in `found`, and whose other tower, if it has one, in that map's
+    `of_other_tower`.
 
     Tensors that stay the same are shared. A quantized last linear becomes float; where a timm trunk of open_clip has
     none, it gets one (of the size of an embedding, squared). Raises `QuantizationError` where a tower can hold none.
@@ -95,6 +96,7 @@ def fold(model: Model, found: Map, tower: str = "image") -> Model:
     if found.is_identity:
         return model
     maps = {one: found if one == tower else found.of_other_tower() for one in model.towers}
+    maps = {one: own for one, own in maps.items() if not own.is_identity}
     for one in maps:
         place_of(model, one)  # before anything is copied
     module, config = _copied(model.module), copy.deepcopy(model.config)

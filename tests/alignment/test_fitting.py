@@ -81,7 +81,8 @@ def test_of_two_spaces_that_have_nothing_in_common_it_says_so(new):
 
 @pytest.mark.parametrize(("out", "inputs"), [(24, 24), (30, 24)])
 def test_products_with_the_other_tower_stay(out, inputs, new):
-    found = Map(torch.randn(out, inputs, dtype=torch.float64), torch.randn(out, dtype=torch.float64))
+    weight = orthogonal(out, inputs) + 0.04 * torch.randn(out, inputs, dtype=torch.float64)
+    found = Map(weight, torch.randn(out, dtype=torch.float64))
     texts = torch.randn(50, inputs)
     products = found.of_other_tower()(texts).double() @ found(new).double().T
     expected = texts.double() @ new.double().T
@@ -89,6 +90,19 @@ def test_products_with_the_other_tower_stay(out, inputs, new):
     torch.testing.assert_close(*centred, atol=1e-3, rtol=1e-3)
     turn = Map(orthogonal(24, 24))
     torch.testing.assert_close(turn.of_other_tower().weight, turn.weight)
+
+
+def test_what_pairs_hardly_had_is_not_blown_up_for_the_other_tower():
+    weight = orthogonal(24, 24) * torch.tensor([1e-6, 1e3] + [1.0] * 22, dtype=torch.float64)
+    values = torch.linalg.svdvals(Map(weight).of_other_tower().weight)
+    assert values.min() == pytest.approx(0.5) and values.max() == pytest.approx(2)
+
+
+def test_the_other_tower_of_one_space_stays(new):
+    noisy = new @ (torch.eye(24) + 0.01 * torch.randn(24, 24))
+    found = fit(new, noisy, "ridge")
+    assert found.one_tower and not found.is_identity and found.of_other_tower().is_identity
+    assert not fit(new, new.double() @ orthogonal(24, 24).T).one_tower
 
 
 def test_equal_pairs_give_equal_maps(new):

@@ -166,6 +166,14 @@ def test_no_map_is_no_work():
     assert fold(own, Map(torch.eye(48).double())) is own
 
 
+def test_a_map_of_one_tower_leaves_the_other():
+    own = model("open_clip CLIP")
+    weight = random_map(own).weight
+    folded = fold(own, Map(weight, None, {}, one_tower=True))
+    for (one, other), same in zip(zip(embeddings(own), embeddings(folded), strict=True), (False, True), strict=True):
+        assert one.equal(other) == same
+
+
 def test_tensors_that_stay_are_shared():
     own = model("open_clip CLIP")
     folded = fold(own, random_map(own))

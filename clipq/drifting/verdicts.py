@@ -83,7 +83,7 @@ def _no_better_again(cells: Sequence[Cell], aligned: bool) -> str:
     again = next((cell for cell in cells if cell.search == Search("new", "new", "sample", of)), None)
     if again is None or not own or min(at_ten(cell)[0] for cell in own) < at_ten(again)[0]:
         return ""
-    return f"on an index embedded again they would find {_percent(at_ten(again))}"
+    return f"{queries_in_words(again.search)} on an index embedded again would find {_percent(at_ten(again))}"
 
 
 def _low(cell: Cell | None) -> float:

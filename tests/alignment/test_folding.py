@@ -26,6 +26,7 @@ FOLDED = {
 """The models that a map can be folded into, and whether their image towers take an offset, too: those of transformers
 have no bias, and here project into a space that is wider than what they project.
 """
+FLOAT_AND_INT4 = [("open_clip CLIP", None), ("open_clip timm trunk", "int4"), ("transformers CLIP", None)]
 REFUSED = {
     "transformers ViT": "ends in a norm",
     "transformers DINOv2": "ends in a norm",
@@ -62,8 +63,7 @@ def mapped(own: Model, found: Map, tower="image"):
     return [maps[one](rows) for one, rows in zip(own.towers, embeddings(own), strict=True)]
 
 
-@pytest.mark.parametrize("precision", [None, "int8", "int4"])
-@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize(("name", "precision"), [*((name, "int8") for name in FOLDED), *FLOAT_AND_INT4])
 def test_folded_is_mapped(name, precision, tmp_path):
     own = model(name, precision)
     before, found = embeddings(own), random_map(own, FOLDED[name])
@@ -98,17 +98,17 @@ def test_a_norm_holds_the_offset_where_the_projection_has_no_bias(tmp_path):
     assert not bias.equal(own.module.vision_model.post_layernorm.bias)
 
 
-@pytest.mark.parametrize("tower", ["image", "text"])
 @pytest.mark.parametrize("name", ["open_clip CLIP", "transformers CLIP", "open_clip timm trunk"])
-def test_either_tower_can_be_the_one_that_was_fitted(name, tower):
+def test_the_text_tower_can_be_the_one_that_was_fitted(name):
     own = model(name)
-    found = random_map(own, takes_offset(own, tower))
-    for one, other in zip(embeddings(fold(own, found, tower)), mapped(own, found, tower), strict=True):
+    found = random_map(own, takes_offset(own, "text"))
+    for one, other in zip(embeddings(fold(own, found, "text")), mapped(own, found, "text"), strict=True):
         near(one, other)
 
 
-@pytest.mark.parametrize("out", [64, 24])
-@pytest.mark.parametrize("name", ["open_clip CLIP", "transformers CLIP", "open_clip timm trunk"])
+@pytest.mark.parametrize(
+    ("name", "out"), [("open_clip CLIP", 64), ("transformers CLIP", 24), ("open_clip timm trunk", 24)]
+)
 def test_another_width(name, out, tmp_path):
     own = model(name)
     found = random_map(own, offset=False, out=out)
@@ -120,7 +120,7 @@ def test_another_width(name, out, tmp_path):
         near(one, other)
 
 
-@pytest.mark.parametrize("name", ["open_clip CLIP", "open_clip CustomTextCLIP", "transformers CLIP"])
+@pytest.mark.parametrize("name", ["open_clip CLIP", "transformers CLIP"])
 def test_the_runtime_reads_it(name, tmp_path):
     own = model(name)
     folded = fold(own, random_map(own, takes_offset(own, "image")))

@@ -63,7 +63,7 @@ class _Asking:
     def __init__(self, daft: Any, job: Job, inputs: Inputs, workers: int, threads: int):
         self.daft, self.job, self.inputs = daft, job, inputs
         self.workers, self.threads = workers, threads
-        self.death: RuntimeError | None = None
+        self.death: Exception | None = None
 
     def answers(self, units: Sequence[range]) -> Iterator[Made]:
         """Each as soon as Daft gives it, until all are there or a worker died."""
@@ -71,7 +71,7 @@ class _Asking:
         while True:
             try:
                 said = next(rows, None)
-            except RuntimeError as error:  # "UDF process closed the connection unexpectedly", and the like
+            except (RuntimeError, OSError, EOFError) as error:  # "UDF process closed the connection", a broken pipe
                 self.death = error
                 return
             except self.daft.exceptions.DaftCoreException as error:

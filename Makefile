@@ -33,7 +33,7 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/pip
 
 $(VENV)/installed-clients: pyproject.toml | $(BIN)/pip
 	@echo 'Installing clipq, its tools and the packages of docs/ into $(VENV)'
-	$(BIN)/pip install -qq -e '.[dev,clients,onnx,openvino,mnn,wheels]'
+	$(BIN)/pip install -qq -e '.[dev,clients,onnx,openvino,mnn,wheels,ray,daft]'
 	@touch $@ $(VENV)/installed-dev $(VENV)/installed
 
 $(BIN)/pip:

@@ -30,6 +30,9 @@ class Ray:
     workers: int | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        ray_package()  # better before the work than in it
+
     def made(
         self, job: Job, inputs: Inputs, units: Sequence[range], work: Work, advance: Advance
     ) -> Iterator[dict[str, Any]]:

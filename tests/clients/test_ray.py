@@ -24,6 +24,7 @@ from clipq.errors import DataError, EngineError, OutputError, SpaceError
 from clipq.matrices import read_embeddings, read_manifest
 from clipq.work.spent import Spent
 
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tests tell nobody
 ray = pytest.importorskip("ray", reason="pip install 'clipq[ray]'")
 psutil = pytest.importorskip("psutil")
 pytestmark = [

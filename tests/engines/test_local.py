@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -111,6 +112,13 @@ def test_engines_by_name():
     assert engine_named("local", 3, 2) == Local(3, 2) and {"local", "ray"} <= set(ENGINES)
     with pytest.raises(UnknownNameError, match="ray"):
         engine_named("rey")
+
+
+def test_a_missing_package_is_said_with_the_command_before_any_work(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["embed", "no-such-model", str(table), "-o", str(tmp_path / "out"), "--engine", "ray"]) == 1
+    assert "pip install 'clipq[ray]'" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_command(table, whole, tmp_path, capsys):

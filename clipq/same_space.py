@@ -26,7 +26,7 @@ class _Side:
     name: str
     space: Space | None = None
     towers: tuple[str, ...] = ()
-    find: Callable[[str], TowerSpace] | None = None
+    find: Callable[[str], TowerSpace | _AsItMakes] | None = None
 
     def like(self, other: Space) -> Space:
         """The space of this model's vectors that are made as those of `other` were."""
@@ -35,14 +35,24 @@ class _Side:
         return self.find(other.tower).space(other.components["decode"] or DECODE, other.components["normalized"])
 
 
+@dataclass(frozen=True)
+class _AsItMakes:
+    """A tower of which there is but one space, whatever is asked for."""
+
+    only: Space
+
+    def space(self, decode: str = DECODE, normalized: bool = True) -> Space:
+        return self.only
+
+
 def space_of(thing: Any, tower: str | None = None, *, decode: str = DECODE, normalized: bool = True) -> Space:
     """The vector space of a model's tower, or of embeddings; its `id` is 16 hexadecimal digits.
 
-    thing: a `clipq.Model`, a model of `clipq.runtime`, a host's module, the path of a file or folder that `clipq.save`
-    wrote; or `Embeddings`, or the path of a file or folder that `clipq embed` wrote, which say what they are of.
-    tower: "image" or "text"; left out, the only one. decode: how JPEGs are decoded; normalized: whether vectors are of
-    length 1. Kernels, device, threads and batch size are no part of a space. The weights of a model are hashed, about a
-    second for a GB, and again only after they changed.
+    thing: a `clipq.Model`, a model of `clipq.runtime`, an `Embedder`, a host module, the path of a file or folder that
+    `clipq.save` wrote; or `Embeddings`, or the path of a file or folder that `clipq embed` wrote, which say what they
+    are of. tower: "image" or "text"; left out, the only one. decode: how JPEGs are decoded; normalized: whether vectors
+    are of length 1; an embedder knows both. Kernels, device, threads and batch size are no part of a space. The weights
+    of a model are hashed, about a second for a GB, and again only after they changed.
     Raises `UnknownNameError` for a tower that is not there, `SpaceError` for embeddings that do not say their space.
     """
     side = _side_of(thing)
@@ -88,6 +98,9 @@ def _side_of(thing: Any) -> _Side:
         return _model_file(path) if _holds_a_model(path) else _stated(_about(path), str(path))
     if hasattr(thing, "tower_space"):  # a clipq.Model, or one of clipq.runtime
         return _Side(_name_of(thing), towers=tuple(thing.towers), find=thing.tower_space)
+    if hasattr(thing, "space_id"):  # an Embedder, which knows how it decodes, and the length of what it makes
+        towers = ("image", "text") if thing.tower is None else (thing.tower,)
+        return _Side("the embedder", towers=towers, find=lambda tower: _AsItMakes(thing.space(tower)))
     if isinstance(about := getattr(thing, "about", None), Mapping):  # Embeddings
         return _stated(about, "the embeddings")
     from .models import Model

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show.as_json([{"name": entry.name, "status": status(entry), **asdict(entry)} for entry in models])
     else:
-        show.table(("name", "precisions", "licence", ">fp32 top-1", "status"), map(_row, models))
+        show.table(("name", "precisions", "licence", ">fp32 top-1", "in one native call", "status"), map(_row, models))
     return 0
 
 
@@ -53,7 +53,12 @@ def _print_precisions(as_json: bool) -> int:
 def _row(entry: Entry) -> tuple[str, ...]:
     precisions = ", ".join(artefact.precision for artefact in entry.artefacts)
     top1 = "" if entry.top1 is None else f"{entry.top1:.1f} %"
-    return entry.name, precisions, entry.licence, top1, status(entry)
+    return entry.name, precisions, entry.licence, top1, towers(entry), status(entry)
+
+
+def towers(entry: Entry) -> str:
+    """What of its int8 towers the native library runs in one call; docs/how-it-works.md has other models."""
+    return f"{entry.needs_torch}: the blocks" if entry.needs_torch else "both towers"
 
 
 def status(entry: Entry) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def embed_into(
-    model: Model | Embedder,
+    model: Model,
     source: str | os.PathLike[str] | Inputs,
     into: ShardedFolder,
     *,

@@ -15,7 +15,7 @@ from ..errors import DataError, EngineError
 from ..inputs.images import EXTENSIONS
 from ..inputs.listing import Inputs
 from ..inputs.places import file_system, files_at, is_remote
-from ..inputs.table_rows import KEYS
+from ..inputs.table_columns import KEYS
 from ..vectors.ranges import Ranges
 from ..work.spent import Spent
 from .keyed import Keyed

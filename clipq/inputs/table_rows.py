@@ -11,33 +11,23 @@ import posixpath
 import threading
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import DataError, SourceError, first_line
-from .images import MAX_BYTES, is_image
+from ..errors import ClipqError, DataError, SourceError, first_line
+from .images import MAX_BYTES
 from .places import is_remote, name_of, open_place, read_place
+from .table_columns import TableColumn, chosen, keys_of
+
+T = TypeVar("T")
 
 _WINDOW = 64  # rows decoded at a time
 _WINDOWS = 3  # kept: threads that read ahead are seldom further apart than one
 _FILES = 4  # open at a time in a process
 _BUFFER = 1 << 20
-
-
-@dataclass(frozen=True)
-class TableColumn:
-    """A column, and what it holds: "bytes" of pictures, a "struct" of bytes and path, a "path", or a "text"."""
-
-    name: str
-    kind: str
-    named: bool = False  # by the user: then the paths in it are opened, wherever they lead
-
-    @property
-    def tower(self) -> str:
-        return "text" if self.kind == "text" else "image"
 
 
 @dataclass(frozen=True)
@@ -200,21 +190,28 @@ def listed_table(files: Sequence[str], column: str | None, names: str | None) ->
     column: that holds the pictures or texts; None: the one that must be it. names: that names the rows; None: the
     first of "name", "key", "id" and the like; a row that has none is called FILE#ROW.
     """
-    opened = [_opened(file) for file in files]
-    columns = {_chosen(one.schema_arrow, column, file, one) for one, file in zip(opened, files, strict=True)}
+    opened = {file: _opened(file) for file in files}
+    columns = {_of_file(file, lambda file=file: chosen(opened[file], column, file)) for file in files}
     if len(columns) > 1:
-        raise DataError(
-            f"the tables of {files[0]} do not agree in what is to be embedded: {sorted(map(str, columns))}."
-        )
+        raise DataError(f"the tables beside {files[0]} do not agree in what to embed: {sorted(map(str, columns))}.")
     (found,) = columns
-    keys = [_keys(one, names, found.name, file) for one, file in zip(opened, files, strict=True)]
+    keys = tuple(_of_file(file, lambda file=file: keys_of(opened[file], names, found.name, file)) for file in files)
     digest = hashlib.sha256(f"{found.name} {found.kind}".encode())
-    for one, file in zip(opened, files, strict=True):
-        digest.update(f"{name_of(file)}\0{one.metadata.num_rows}\0{_footer(file)}\n".encode())
-    rows = tuple(one.metadata.num_rows for one in opened)
+    for file in files:
+        digest.update(f"{name_of(file)}\0{opened[file].metadata.num_rows}\0{_footer(file)}\n".encode())
+    rows = tuple(one.metadata.num_rows for one in opened.values())
     if not sum(rows):
         raise DataError(f"{files[0]} has no rows, so there is nothing to embed.")
-    return Table(tuple(files), rows, found, tuple(keys), digest.hexdigest())
+    return Table(tuple(files), rows, found, keys, digest.hexdigest())
+
+
+def _of_file(file: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except ClipqError:
+        raise
+    except Exception as error:  # the border to Arrow, whose errors are of many kinds
+        raise SourceError(f"{file} cannot be read as parquet: {first_line(error)}.") from error
 
 
 def _footer(source: str) -> str:
@@ -224,64 +221,3 @@ def _footer(source: str) -> str:
         length = int.from_bytes(file.read(4), "little")
         file.seek(-8 - length, 2)
         return hashlib.sha256(file.read(length)).hexdigest()
-
-
-KEYS = ("name", "key", "__key__", "id", "uid", "image_id", "filename", "file_name", "path", "url")
-
-
-def _keys(file: Any, names: str | None, column: str, source: str) -> Any:
-    """The column that names the rows, in memory; None if there is none."""
-    schema = file.schema_arrow
-    if names is not None and names not in schema.names:
-        raise DataError(f"{source} has no column {names!r} to name its rows; it has: {', '.join(schema.names)}.")
-    found = names or next((one for one in KEYS if one in schema.names and one != column and _is_key(schema, one)), None)
-    return None if found is None else file.read(columns=[found]).column(found)
-
-
-def _is_key(schema: Any, name: str) -> bool:
-    from pyarrow import types
-
-    kind = schema.field(name).type
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)
-
-
-def _chosen(schema: Any, column: str | None, source: str, file: Any) -> TableColumn:
-    """The column to embed, by its name or because no other can be meant."""
-    kinds = {field.name: kind for field in schema if (kind := _kind(field.type))}
-    if column is not None:
-        if column not in kinds:
-            raise DataError(
-                f"{source} has no column {column!r} of pictures, paths or texts; it has: {', '.join(kinds) or 'none'}."
-            )
-        kind = kinds[column]
-        return TableColumn(column, _path_or_text(file, column) if kind == "text" else kind, named=True)
-    for wanted, usual in ((("bytes", "struct"), "image"), (("text",), "text")):
-        found = [name for name, kind in kinds.items() if kind in wanted]
-        found = [usual] if usual in found else found
-        if len(found) == 1 and _path_or_text(file, found[0], kinds) != "path":
-            return TableColumn(found[0], kinds[found[0]])
-        if found:
-            break
-    raise DataError(
-        f"{source} has the columns {', '.join(schema.names)}, and which of them is to be embedded is not clear; name "
-        "it: --column NAME."
-    )
-
-
-def _kind(kind: Any) -> str:
-    from pyarrow import types
-
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return "bytes"
-    if types.is_string(kind) or types.is_large_string(kind):
-        return "text"
-    return "struct" if types.is_struct(kind) and "bytes" in {field.name for field in kind} else ""
-
-
-def _path_or_text(file: Any, column: str, kinds: Any = None) -> str:
-    """What a column of strings holds, by its first value: names of picture files are no texts."""
-    if kinds is not None and kinds[column] != "text":
-        return kinds[column]
-    first = next(file.iter_batches(1, columns=[column]), None)
-    value = first.column(0)[0].as_py() if first is not None and len(first) else None
-    return "path" if isinstance(value, str) and is_image(value.partition("?")[0]) else "text"

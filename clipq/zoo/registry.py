@@ -72,6 +72,8 @@ class Entry:
     artefacts: tuple[Artefact, ...]
     top1: float | None = None
     """Published zero-shot top-1 of the base weights on ImageNet-1k, in percent, for reference."""
+    needs_torch: str = ""
+    """The tower (`"image"` or `"text"`) of which torch computes what stands before or after the blocks; empty: none."""
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@
     python scripts/building/fuzz_readers.py sealed -max_total_time=60     # a header with valid hashes around the bytes
     python scripts/building/fuzz_readers.py tar -max_total_time=60
     python scripts/building/fuzz_readers.py table -max_total_time=60
+    python scripts/building/fuzz_readers.py rows -max_total_time=60     # tables and tars as clipq embed lists them
 
 What is read or refused with a `ClipqError` is well; anything else stops the run, and libFuzzer keeps the input. Options
 are libFuzzer's.
@@ -24,6 +25,7 @@ with atheris.instrument_imports(include=["clipq", "tarfile"]):
     from clipq.errors import ClipqError
     from clipq.files.header import CONFIG_KEY, DATA_HASH_KEY, HEADER_HASH_KEY, NO_HASH, VERSION_KEY, read_header, seal
     from clipq.inputs.archives import tar_images
+    from clipq.inputs.listing import Inputs
     from clipq.inputs.tables import table_images
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
@@ -63,13 +65,29 @@ def table(data: bytes) -> None:
     table_images([_file("a.parquet", data)], "image", "label", ["cat", "dog"], "a.parquet")
 
 
+def rows(data: bytes) -> None:
+    """A table or a tar as `clipq embed` lists it; what a row raises is the row's own."""
+    for name in ("c.parquet", "c.tar"):
+        with contextlib.suppress(ClipqError):
+            found = Inputs.of(_file(name, data))
+            for row in range(min(3, len(found.names))):
+                with contextlib.suppress(OSError):
+                    found.entry(row).read()
+
+
 def _file(name: str, data: bytes) -> Path:
     path = FOLDER / name
     path.write_bytes(data)
     return path
 
 
-READERS: dict[str, Callable[[bytes], None]] = {"header": header, "sealed": sealed, "tar": tar, "table": table}
+READERS: dict[str, Callable[[bytes], None]] = {
+    "header": header,
+    "sealed": sealed,
+    "tar": tar,
+    "table": table,
+    "rows": rows,
+}
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ def test_list_shows_the_zoo(capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in clipq.list_models())
     assert "embedded" in out
+    lines = {line.split()[0]: line for line in out.splitlines() if "/" in line}
+    assert "image: the blocks" in lines["MobileCLIP-B/datacompdr"] and "both towers" in lines["ViT-B-32/openai"]
 
 
 def test_list_as_json_is_the_registry(capsys):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -80,6 +82,23 @@ def test_by_the_command(pictures, tmp_path, capsys):
         assert f"{len(BROKEN)} of {COUNT} inputs could not be read" in said.err
     local, daft = ({one.name: one.read_bytes() for one in (tmp_path / name).iterdir()} for name in ("local", "daft"))
     assert local == daft
+
+
+def test_a_killed_command_goes_on_where_it_stopped(pictures, tmp_path):
+    given = ["embed", "clipq-tiny", str(pictures), "-o", str(tmp_path / "x"), "--engine", "daft", "--workers", "1"]
+    given += ["--threads", "1", "--shard-size", "30"]
+    killed = subprocess.Popen([sys.executable, "-m", "clipq", *given], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (finished := [*tmp_path.glob("x.unfinished/*/shards/*.parquet.json")]) and killed.poll() is None:
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() != 0 and finished
+    kept = {one.stem: one.with_suffix("").stat().st_mtime_ns for one in finished}
+    assert main(given) == 0
+    assert kept == {name: (tmp_path / "x" / name).stat().st_mtime_ns for name in kept}  # not made again
+    assert not (tmp_path / "x.unfinished").exists()
+    assert main([*given[:4], str(tmp_path / "y"), *given[5:6], "local", *given[7:]]) == 0
+    one, other = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in "xy")
+    assert one == other
 
 
 def workers_of_daft() -> list[int]:

@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -169,3 +170,20 @@ def test_a_worker_imports_no_library_of_models():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_recipe_for_spark_gives_what_its_schema_says(pictures, expected):
+    """docs/engines.md: what Spark calls, with an iterator of pandas frames, and writes as rows of these columns."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    block = page.split("### Spark")[1].split("```python\n")[1].split("```")[0]
+    recipe, schema = block.split("schema = ")[0], block.split('schema = "')[1].split('"')[0]
+    names: dict = {}
+    exec(recipe.replace("model.safetensors", TINY), names)
+    frames = [pandas.DataFrame({"id": [str(i)], "image": [png(one)]}) for i, one in enumerate(pictures[:2])]
+    found = list(names["vectors"](iter([*frames, pandas.DataFrame({"id": ["x"], "image": [b"junk"]})])))
+    assert [f"{column.split()[0]}" for column in schema.split(", ")] == list(found[0].columns)
+    rows = pandas.concat(found)
+    np.testing.assert_array_equal(np.stack(rows["embedding"][:2]), expected[:2])
+    assert rows["embedding"].iloc[2] is None and rows["error"].iloc[2] and rows["error"].iloc[0] is None
+    types = pyarrow.Table.from_pandas(rows).schema
+    assert types.field("embedding").type == pyarrow.list_(pyarrow.float32()) and len(types.names) >= 4

@@ -185,3 +185,23 @@ def test_a_folder_of_pictures_stays_one(folder):
     (folder / "sub").mkdir()
     (folder / "sub" / "a.png").write_bytes(b"")
     assert Inputs.of(folder).names == ("sub/a.png",)
+
+
+def test_altered_tables_are_refused_and_nothing_else(tmp_path):
+    """Bytes changed anywhere, mostly where the footer is: what is read or refused by name is well."""
+    choose, path = random.Random(0), tmp_path / "t.parquet"
+    table = pyarrow.table({"image": [b"x" * row for row in range(50)], "id": [f"a{row}" for row in range(50)]})
+    parquet.write_table(table, path, row_group_size=10)
+    raw, refused = path.read_bytes(), 0
+    for _ in range(200):
+        changed = bytearray(raw)
+        for _ in range(choose.randint(1, 6)):
+            changed[choose.randrange(choose.choice([0, len(raw) - 700]), len(raw))] = choose.randrange(256)
+        path.write_bytes(changed)
+        table_rows._streams.clear()
+        try:
+            found = Inputs.of(path)
+            assert all(found.name(row) and found.entry(row).read() is not None for row in range(len(found.names)))
+        except DataError:
+            refused += 1
+    assert refused > 50

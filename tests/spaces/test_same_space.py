@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import build
 
 import clipq
-from clipq.embedding import ShardedFolder, embed, embed_into, save_embeddings
+from clipq.embedding import Embedder, ShardedFolder, embed, embed_into, save_embeddings
 from clipq.errors import CheckpointError, DataError, SpaceError, UnknownNameError
 from clipq.files.spaces import KEY
 from clipq.matrices import FORMATS, read_about, read_embeddings, read_shards
@@ -100,6 +100,16 @@ def test_two_models_are_compared_in_what_they_share(own, tmp_path):
 def test_a_plain_module_is_wrapped():
     module = build("timm vision_transformer")
     assert clipq.space_of(module) == Model(module).space("image")
+
+
+def test_an_embedder_is_asked_for_what_it_makes(own, outputs, tmp_path):
+    clipq.save(own, tmp_path / "model.safetensors")
+    named = Embedder(tmp_path / "model.safetensors", decode="scaled", normalize=False)
+    assert clipq.space_of(named, "image") == own.space("image", "scaled", normalized=False)
+    clipq.check_same_space(Embedder(own), outputs[".npy"])
+    clipq.check_same_space(Embedder(own), Embedder(tmp_path / "model.safetensors"))
+    with pytest.raises(SpaceError, match="decode: .* normalized: "):
+        clipq.check_same_space(named, outputs[".npy"])
 
 
 def test_an_output_that_knows_no_space_says_what_to_do(own, outputs, source, tmp_path):

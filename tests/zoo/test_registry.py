@@ -56,6 +56,26 @@ def test_entries_agree_with_open_clip(entry):
     assert config.get("quick_gelu", in_config) == entry.quick_gelu
 
 
+@pytest.mark.parametrize("arch", dict.fromkeys(entry.arch for entry in FROM_OPEN_CLIP))
+def test_towers_that_need_torch_are_those_that_cannot_be_described(arch):
+    """And the blocks of every tower of the zoo are one native call.
+
+    Floats are never described, but where nothing else is in the way that is the reason given.
+    """
+    import open_clip
+
+    from clipq.hosts import HOSTS
+    from clipq.hosts.descriptions import describe
+    from clipq.methods.quantization import quantize
+
+    host = HOSTS["open_clip"]
+    module = quantize(host.build(open_clip.get_model_config(arch)), "fp32")
+    assert all(host.tower(module, tower) for tower in host.towers(module))
+    reasons = {tower: describe(module, host, tower)["undescribed"] for tower in host.towers(module)}
+    needs_torch = " ".join(tower for tower, reason in reasons.items() if "int8" not in reason)
+    assert {entry.needs_torch for entry in FROM_OPEN_CLIP if entry.arch == arch} == {needs_torch}
+
+
 @pytest.mark.parametrize("entry", FROM_OPEN_CLIP, ids=lambda entry: entry.name)
 def test_entries_name_licence_reference_and_an_int8_file(entry):
     assert entry.licence in ("MIT", "Apache-2.0", "apple-amlr")

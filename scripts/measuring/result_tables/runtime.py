@@ -40,12 +40,13 @@ def calls_table(folder: Path) -> str:
 def files_table(folder: Path) -> str:
     """Pictures and captions a second from files to normalized vectors; of each set its newest run."""
     results = read(folder / _FILES)
-    sets = {row["set"]: row for result in results for row in result["rows"]}.values()
-    result = results[-1]
+    newest = {row["set"]: (row, result) for result in results for row in result["rows"]}.values()
+    sets, runs = [row for row, _ in newest], {result["runs"] for _, result in newest}
     names = list(dict.fromkeys(name for row in sets for name in row["per_second"]))
     head = ("a second (range)", *(f"{row['set']}, {row['rows']}" for row in sets))
     rows = [[name, *(_rate(row, name) for row in sets)] for name in names]
-    where = f"ViT-B/32, random weights; medians of {result['runs']} passes in turns; {machine(result['environment'])}."
+    where = f"ViT-B/32, random weights; medians of {' or '.join(map(str, sorted(runs)))} passes in turns"
+    where = f"{where}; {machine(results[-1]['environment'])}."
     return f"{table(head, rows)}\n\n{where}"
 
 

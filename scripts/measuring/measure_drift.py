@@ -11,7 +11,7 @@ map folded in is saved and loaded again. One JSON line for each precision; `make
 
     python scripts/measuring/measure_drift.py --rows 1000000 --output eval/results/drift-rows.jsonl
 
-measures nothing but memory and time: an index of that many random vectors, on disk, and 2000 queries.
+measures nothing but memory and time: an index of that many random vectors of width 512, on disk, and some queries.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def refolded(folder: Path, found: Map, model: clipq.Model, inputs: Inputs, new: 
     }
 
 
-def long_index(rows: int, width: int, folder: Path) -> dict[str, Any]:
+def long_index(rows: int, width: int, folder: Path, queries: int = 2000) -> dict[str, Any]:
     """Memory and time of a search over an index that is far larger than a block."""
     import numpy
 
@@ -150,7 +150,7 @@ def long_index(rows: int, width: int, folder: Path) -> dict[str, Any]:
     (folder / "long.npy.names.txt").write_text("".join(f"{i:08d}.jpg\n" for i in range(rows)), encoding="utf-8")
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     index = open_index(folder / "long.npy")
-    found = nearest(torch.randn(2000, width), index.blocks())
+    found = nearest(torch.randn(queries, width), index.blocks())
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "rows": len(index),
@@ -191,10 +191,13 @@ def main() -> None:
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="wnid folders of ImageNet photos")
     parser.add_argument("--rows", type=int, help="memory and time over so many rows, and nothing else")
+    parser.add_argument("--queries", type=int, default=2000, help="with --rows")
     parser.add_argument("--output", type=Path, help="the .jsonl file to append to")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = iter([long_index(args.rows, 512, Path(folder))]) if args.rows else lines(args, Path(folder))
+        found = (
+            iter([long_index(args.rows, 512, Path(folder), args.queries)]) if args.rows else lines(args, Path(folder))
+        )
         for line in found:
             print(shown(line), flush=True)
             if args.output:

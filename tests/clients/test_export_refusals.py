@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_helpers import export, exported_once, model
+from export_helpers import export, exported_once, model, one_block
 from PIL import Image
 
 import clipq
@@ -42,7 +42,7 @@ def failing(path: Path, threads: int | None):
 def test_an_export_that_is_another_model_is_removed(tmp_path, monkeypatch, opened, message):
     monkeypatch.setattr(orders, "target_named", lambda name: replace(targets.TARGETS["onnx"], open=opened))
     with pytest.raises(ExportError, match=message):
-        export(model(), tmp_path / "out", towers=("image",))
+        export(one_block(), tmp_path / "out", towers=("image",))
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,23 @@ PREPROCESSING = {"kind": "open_clip", "size": 32, "mean": [0.5] * 3, "std": [0.5
 
 
 def model(name: str = "open_clip CLIP", precision: str = "int8", **options) -> clipq.Model:
+    """The tiny model `name` with whatever else a `Model` has."""
     torch.manual_seed(0)
-    module = build(name)
-    if name in OPEN_CLIP:
+    if name not in OPEN_CLIP:
+        module = build(name)
+    else:
+        import open_clip
+
         kind, changes = OPEN_CLIP[name]
+        changes = {**changes, **options.pop("changes", {})}
+        module = getattr(open_clip, kind)(**open_clip_config(**changes)).eval()
         config = {"custom_text": kind != "CLIP", **open_clip_config(**changes)}
         options = {"config": config, "preprocessing": PREPROCESSING, "tokenizer": "ViT-B-32", **options}
     return clipq.quantize(clipq.Model(module, **options), precision)
+
+
+one_block = partial(model, changes={"vision_layers": 1, "text_layers": 1})
+"""As `model`, for one of open_clip, in half the time to trace."""
 
 
 def export(of: clipq.Model, path: Path, *arguments, **options) -> exporting.Export:

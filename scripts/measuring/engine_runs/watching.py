@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -38,18 +39,18 @@ class Watch:
     def run(self, command: Sequence[str]) -> dict[str, Any]:
         """What the run was like. Kills only the processes that it started, by their ids."""
         begun = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            main = psutil.Process(process.pid)
-            while process.poll() is None:
-                self._look(main, time.perf_counter() - begun)
-                time.sleep(_EVERY)
-            out, err = process.communicate()
-        return {
-            "code": process.returncode,
-            "seconds": round(time.perf_counter() - begun, 1),
-            "said": self._said(out),
-            "error": "" if process.returncode in (0, -signal.SIGKILL) else err[-500:],
-        }
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # a full pipe would stop it
+            with subprocess.Popen(command, stdout=out, stderr=err) as process:
+                main = psutil.Process(process.pid)
+                while process.poll() is None:
+                    self._look(main, time.perf_counter() - begun)
+                    time.sleep(_EVERY)
+            return {
+                "code": process.returncode,
+                "seconds": round(time.perf_counter() - begun, 1),
+                "said": self._said(_all_of(out)),
+                "error": "" if process.returncode in (0, -signal.SIGKILL) else _all_of(err)[-500:],
+            }
 
     def _look(self, main: psutil.Process, seconds: float) -> None:
         before = self.samples[-1][1] if self.samples else 0  # at the end the folder is put in its place
@@ -89,13 +90,17 @@ class Watch:
         return round((inner[-1][1] - inner[0][1]) * shard / (inner[-1][0] - inner[0][0]), 2)
 
     def memory(self) -> dict[str, Any]:
-        """MB of the main process and the largest worker, up to the first fifth of the shards and after it."""
-        fifth = max((done for _, done, _, _ in self.samples), default=0) / 5
-        early, late = ([s for s in self.samples if (s[1] <= fifth) == first] for first in (True, False))
+        """MB of the main process and the largest worker: up to the first fifth of the shards, after it, and at the end,
+        when all shards are there and the workers are gone.
+        """
+        all_of = max((done for _, done, _, _ in self.samples), default=0)
+        ways = {
+            "early": [s for s in self.samples if s[1] <= all_of / 5],
+            "late": [s for s in self.samples if all_of / 5 < s[1] < all_of],
+            "end": [s for s in self.samples if s[1] == all_of],
+        }
         return {
-            name: {
-                when: max((s[place] for s in some), default=0.0) for when, some in (("early", early), ("late", late))
-            }
+            name: {when: max((s[place] for s in some), default=0.0) for when, some in ways.items()}
             for name, place in (("main", 2), ("worker", 3))
         }
 
@@ -103,6 +108,11 @@ class Watch:
         """At most so many of the samples, evenly spread."""
         step = max(1, -(-len(self.samples) // most))
         return self.samples[::step]
+
+
+def _all_of(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 def with_no_error(call: Any) -> None:

@@ -141,12 +141,11 @@ def long_index(rows: int, width: int, folder: Path, queries: int = 2000) -> dict
     """Memory and time of a search over an index that is far larger than a block."""
     import numpy
 
-    random = numpy.random.default_rng(0)
-    matrix = numpy.lib.format.open_memmap(folder / "long.npy", "w+", numpy.float32, (rows, width))
-    for start in range(0, rows, 1 << 16):
-        matrix[start : start + (1 << 16)] = random.normal(size=(min(1 << 16, rows - start), width))
-    matrix.flush()
-    del matrix
+    random, header = numpy.random.default_rng(0), {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+    with (folder / "long.npy").open("wb") as file:  # not mapped: those pages would count as this process's memory
+        numpy.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, rows, 1 << 14):
+            file.write(random.standard_normal((min(1 << 14, rows - start), width), numpy.float32).tobytes())
     (folder / "long.npy.names.txt").write_text("".join(f"{i:08d}.jpg\n" for i in range(rows)), encoding="utf-8")
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     index = open_index(folder / "long.npy")

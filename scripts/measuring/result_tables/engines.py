@@ -16,13 +16,23 @@ def _lines(folder: Path, part: str) -> list[dict[str, Any]]:
     """The newest line of each run of a part."""
     path = folder / _FILE
     found = [line for line in read(path) if line["what"] == part] if path.is_file() else []
-    return list({line["name"]: line for line in found}.values())
+    return list({(*_data(line), line["name"]): line for line in found}.values())
+
+
+def _data(line: dict[str, Any]) -> tuple[str, int, int]:
+    """What a run was about: only runs of the same are compared."""
+    return line["model"], line["count"], line["side"]
 
 
 def runs_table(folder: Path) -> str:
+    """A table for each model and number of pictures that were run."""
+    lines = _lines(folder, "equality")
+    groups = [[line for line in lines if _data(line) == data] for data in dict.fromkeys(map(_data, lines))]
+    return "\n\n".join(map(_runs_table, groups)) or _NOT_YET
+
+
+def _runs_table(lines: list[dict[str, Any]]) -> str:
     """Rows a second and memory of every way, and whether its bytes are those of the first."""
-    if not (lines := _lines(folder, "equality")):
-        return _NOT_YET
     head = ("engine", "rows a second", "of one process on 2 threads", "MB of a worker", "killed", "same bytes")
     base = _rate(next((line for line in lines if (line["engine"], line["workers"]) == ("local", 1)), lines[0]))
     rows = [

@@ -54,9 +54,10 @@ def least(cells: Iterable[Cell], aligned: bool) -> Cell | None:
 
 def verdict(cells: Sequence[Cell], same_space: bool = False, tried: bool = False) -> Verdict:
     """tried: whether a map was fitted; there are cells with it where it is better than none."""
-    if same_space:
-        return Verdict("keep", "keep the index: it says that it is of the very same space as the model")
     before, after = least(cells, False), least(cells, True)
+    if same_space:  # where new queries find other rows than the old ones all the same, its vectors are codes
+        lossy = "" if before is None or _low(before) >= KEEP_AT else f"; of its codes, {_said(before)}"
+        return Verdict("keep", f"keep the index: it says that it is of the very same space as the model{lossy}")
     if _low(before) >= KEEP_AT:
         return Verdict("keep", f"keep the index: {_said(before)}")
     if _low(after) >= KEEP_AT:

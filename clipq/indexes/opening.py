@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ClipqError, DataError
 from ..matrices.folders import MANIFEST
-from . import engines, foreign, own
+from . import foreign, own, search_libraries
 from .index import Index
 from .layouts import Layout
 
@@ -32,9 +32,9 @@ _KINDS: Mapping[str, Callable[[Path, Layout], Index]] = {
     ".parquet": _parquet,
     ".safetensors": _safetensors,
     ".npy": _npy,
-    ".faiss": engines.faiss,
-    ".index": engines.faiss,
-    ".usearch": engines.usearch,
+    ".faiss": search_libraries.faiss,
+    ".index": search_libraries.faiss,
+    ".usearch": search_libraries.usearch,
 }
 ENDINGS = tuple(_KINDS)
 

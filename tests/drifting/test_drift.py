@@ -165,11 +165,12 @@ def test_an_index_of_texts(own, texts, tmp_path):
 def test_codes_are_compared_as_what_they_stand_for(own, photos, raw, tmp_path):
     normal = embed(own, photos, progress=False)
     ranges = ranges_of(normal.matrix, normal.about, "these")
-    for dtype, least in (("float16", 0.98), ("int8", 0.9)):
+    for dtype, least in (("float16", 0.98), ("int8", 0.9), ("ubinary", 0.0)):
         save_embeddings(normal.as_dtype(dtype, ranges), tmp_path / "old.parquet")
         found = clipq.drift(tmp_path / "old.parquet", own, photos, sample=SAMPLE)
         assert found.cell("new", "old").overlap[10][0] > least
-        assert found.same_space and found.old["exact"] is False
+        assert found.same_space and found.old["exact"] is False and found.verdict.answer == "keep"
+        assert (dtype == "ubinary") <= ("of its codes, " in found.verdict.sentence)  # bits find few of the same rows
 
 
 def test_what_cannot_be_compared(own, photos, raw, texts, tmp_path):

@@ -188,6 +188,8 @@ def _opened(item: Any, smallest: Smallest | None) -> Any:
     """The RGB picture of whatever a column holds. Raises whatever says why it is none."""
     if isinstance(item, dict) and ("bytes" in item or "path" in item):
         item = item.get("path") if item.get("bytes") is None else item["bytes"]
+    if item is None:
+        raise DataError("an empty row: it holds no picture")
     if isinstance(item, (bytes, bytearray)):
         return decode(_Held(bytes(item)), oriented=True, smallest=smallest)
     if is_remote(item):

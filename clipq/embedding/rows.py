@@ -99,6 +99,8 @@ def text_batches(
 def _line_reader(text: Callable[[int], str | None]) -> Callable[[int], str]:
     def read(row: int) -> str:
         line = text(row)
+        if line is None:
+            return Unreadable("an empty row: it holds no text")
         if not isinstance(line, str):
             return Unreadable(f"no text, but {type(line).__name__}")
         if not line.strip():

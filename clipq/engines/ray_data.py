@@ -12,6 +12,7 @@ from ..embedding.columns import column_of
 from ..embedding.embedder import Embedder
 from ..embedding.rows import described_rows, frozen_ranges
 from ..errors import DataError, EngineError
+from ..exports.packages import package
 from ..inputs.images import EXTENSIONS
 from ..inputs.listing import Inputs
 from ..inputs.places import file_system, files_at, is_remote
@@ -182,6 +183,7 @@ def _dataset(ray: Any, source: Any) -> Any:
     """A data set of Ray: the one given, or what its readers make of a path or URL."""
     if not isinstance(source, (str, os.PathLike)):
         return source
+    package("aiohttp", "ray", "reading files with Ray")  # without it, the threads of Ray 2.60's readers race and fail
     source = os.fspath(source) if is_remote(source) else os.path.abspath(source)  # noqa: PTH100
     options = {"filesystem": file_system(source)[0]} if is_remote(source) else {}
     for ending, read in ((".parquet", ray.data.read_parquet), (".tar", _tars(ray))):

@@ -36,7 +36,7 @@ MODEL = "clipq-tiny"
 def _native():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DO_NOT_TRACK", "1")
-        daft.set_runner_native()
+        patch.setenv("DAFT_RUNNER", "native")  # `set_runner_native` is refused the second time in a process
         yield
 
 

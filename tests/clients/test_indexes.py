@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipq.errors import DataError
-from clipq.indexes import Layout, engines, open_index
+from clipq.indexes import Layout, open_index, search_libraries
 
 pytestmark = pytest.mark.clients
 ROWS, WIDTH = 600, 16
@@ -27,7 +27,7 @@ def names(tmp_path):
 
 
 def read(path, layout, monkeypatch):
-    monkeypatch.setattr(engines, "ROWS", 250)
+    monkeypatch.setattr(search_libraries, "ROWS", 250)
     found = open_index(path, layout)
     blocks = [block for _, block in found.blocks()]
     assert all(len(block) <= 250 for block in blocks)

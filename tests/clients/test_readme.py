@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import measure_quickly
+from pyarrow import Table, parquet
 
 import clipq
 from clipq.cli import build_parser, main
@@ -31,6 +32,8 @@ STAND_INS = {
 COMMAND_STAND_INS = {
     "ViT-B-32/openai": "clipq-tiny",
     "--task imagenet1k --data imagenet/val": "--task folder --data classes",
+    "--model NEW": "--model clipq-tiny",
+    "--engine ray": "--engine local",  # the same bytes by what is always installed; tests/clients/test_ray.py runs Ray
 }
 SHORTER = {"info": "--no-measure", "bench": "--runs 1 --batch-sizes 1 --no-memory"}
 """What keeps a command short; what it does is tested elsewhere."""
@@ -102,7 +105,12 @@ def test_the_python_runs_as_it_stands(code, tiny_arch, clip_folder, hub, quick):
     assert done["images"].shape[1] > 1
 
 
-def test_the_commands_run_as_they_stand(place, capsys):
+def test_the_commands_run_as_they_stand(place, drawings, capsys):
+    for number, drawing in enumerate(drawings):
+        drawing.save(place / "photos" / f"{number}.png")
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((place / "photos").iterdir())]
+    (place / "pictures").mkdir()
+    parquet.write_table(Table.from_pylist([{"image": image} for image in images]), "pictures/0.parquet")
     for arguments in commands():
         if {*arguments} & {*NOT_HERE}:
             continue
@@ -111,7 +119,7 @@ def test_the_commands_run_as_they_stand(place, capsys):
             line = line.replace(name, stand_in)
         more = SHORTER.get(arguments[0], "") if line != "info model.safetensors" else ""
         assert main(shlex.split(f"{line} {more}")) == 0, capsys.readouterr().err
-    assert (place / "model.safetensors").is_file() and (place / "photos.safetensors").is_file()
+    assert {"model.safetensors", "photos.safetensors", "vectors"} <= {path.name for path in place.iterdir()}
 
 
 @pytest.mark.clients

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..description import check_model
-from ..errors import DataError
+from ..errors import DataError, EngineError
 from ..inputs.listing import Inputs
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import described_vectors
@@ -25,6 +25,8 @@ from .rows import check_tower, described_rows, frozen_ranges, row_identity
 
 if TYPE_CHECKING:
     from ..models import Model
+
+_AGAIN = "What is finished is kept: give the same command again."
 
 
 def embed_into(
@@ -95,7 +97,21 @@ def entries_of(engine: Engine, job: Job, inputs: Inputs, work: Work) -> Iterator
             advance(len(unit))
             yield entry
     if missing:
-        yield from engine.made(job, inputs, missing, work, advance)
+        yield from _all_made(job, missing, engine.made(job, inputs, missing, work, advance))
+
+
+def _all_made(job: Job, units: Sequence[range], made: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What an engine says of `units`. Raises `EngineError` unless it is each of them, once, and the files are there."""
+    asked = {job.path(unit).name: unit for unit in units}
+    left = dict(asked)
+    for entry in made:
+        if left.pop(entry["file"], None) is None:
+            raise EngineError(f"the engine made {entry['file']} twice, or unasked. {_AGAIN}")
+        yield entry
+    for name, unit in asked.items():
+        if name in left or not (job.folder / name).is_file():
+            reason = "the engine did not make it" if name in left else f"it is not in {job.folder}: do all workers see it?"
+            raise EngineError(f"{name}, of inputs {unit.start + 1} to {unit.stop}, is missing: {reason}. {_AGAIN}")
 
 
 def _finished(job: Job, inputs: Inputs, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:

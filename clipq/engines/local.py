@@ -48,14 +48,14 @@ class _Processes:
             yield from self._until_a_death(left, work, advance)
 
     def _until_a_death(self, left: deque[range], work: Work, advance: Advance) -> Iterator[dict[str, Any]]:
-        """Make what is left; where a process dies, what was begun is left again."""
+        """Make what is left; where a process dies, what was begun is left again. A unit stands in `left` or `begun`."""
         begun: dict[Future[Made], range] = {}
         pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _begin, (self.job,))
         try:
             while left or begun:
-                while left and len(begun) < _AHEAD * self.workers:
-                    unit = left.popleft()
-                    begun[pool.submit(_make, self.inputs.part(unit), unit)] = unit
+                while left and len(begun) < self._at_once((*begun.values(), left[0])):
+                    future = pool.submit(_make, self.inputs.part(left[0]), left[0])
+                    begun[future] = left.popleft()
                 for future in wait(begun, return_when=FIRST_COMPLETED).done:
                     made = future.result()
                     yield made.taken(begun.pop(future), work, advance)
@@ -64,6 +64,10 @@ class _Processes:
             left.extendleft(sorted(begun.values(), key=lambda unit: -unit.start))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _at_once(self, units: Sequence[range]) -> int:
+        """Whichever unit killed a process, all that were begun are counted: those that may have done it twice go alone."""
+        return 1 if any(self.deaths[unit.start] > 1 for unit in units) else _AHEAD * self.workers
 
     def _count(self, begun: Any) -> None:
         for unit in begun:

@@ -12,8 +12,8 @@ from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 from PIL import Image
 from pyarrow import parquet
 
-from clipq.embedding import ShardedFolder, embed, embed_into
-from clipq.errors import DataError, OutputError, UnknownNameError
+from clipq.embedding import Embedder, ShardedFolder, embed, embed_into, embed_with
+from clipq.errors import DataError, EngineError, OutputError, UnknownNameError
 from clipq.matrices import read_embeddings, read_manifest, read_ranges, read_shards
 from clipq.vectors import DTYPES, ranges_of
 
@@ -207,3 +207,29 @@ def test_folders_that_are_incomplete_or_something_else(own, folder, tmp_path):
     (tmp_path / "out" / "shard-000001.safetensors").unlink()
     with pytest.raises(DataError, match="000001.*cannot be read"):
         list(read_shards(tmp_path / "out"))
+
+
+class _Forgetful:
+    """An engine that says `lie` of the entries it should give."""
+
+    def __init__(self, lie):
+        self.lie = lie
+
+    def made(self, job, inputs, units, work, advance):
+        entries = list(job.made(inputs, units, work, advance))
+        return iter(self.lie(entries, job.folder))
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        (lambda entries, folder: entries[:-1], r"shard-000002.* inputs 41 to 50, is missing: the engine did not make"),
+        (lambda entries, folder: [*entries, entries[0]], r"shard-000000\S* twice"),
+        (lambda entries, folder: [(folder / one["file"]).unlink() or one for one in entries], "do all workers see it"),
+    ],
+)
+def test_no_engine_can_finish_a_folder_without_its_shards(own, folder, tmp_path, lie, words):
+    embedder = Embedder(own, batch_size=5)
+    with pytest.raises(EngineError, match=words):
+        embed_with(_Forgetful(lie), embedder, folder, ShardedFolder(tmp_path / "out", 20), progress=False)
+    assert not (tmp_path / "out").exists()

@@ -9,21 +9,27 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pytest
+from engine_jobs import OddJob
 from PIL import Image
 from pyarrow import parquet
 
 from clipq.cli import main
 from clipq.embedding import Embedder, Inputs, ShardedFolder, embed_with
+from clipq.embedding.jobs import Made
 from clipq.engines import local
 from clipq.engines.local import Local
 from clipq.engines.table import ENGINES, engine_named
 from clipq.errors import EngineError, SchemeError, UnknownNameError
 from clipq.matrices import read_embeddings, read_manifest
+from clipq.work.processes import Processes
+from clipq.work.work import Work
 
 ROWS, BAD = 60, (3, 30, 31, 59)
 
@@ -132,3 +138,46 @@ def test_the_command(table, whole, tmp_path, capsys):
     assert files(tmp_path / "out") == files(whole)
     assert main(["embed", "clipq-tiny", str(table), "-o", str(tmp_path / "x.npy"), "--workers", "2"]) == 1
     assert "--engine" in capsys.readouterr().err
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """`entries(kind)`: the units that two processes make of six, one of which goes wrong in that way."""
+
+    def of(kind: str) -> list[int]:
+        inputs = Inputs(Path(), "text", tuple(map(str, range(60))), "")
+        work = Work(None, Processes(), lambda title, total: lambda rows: None)
+        job = OddJob(kind, str(tmp_path / "tried"))
+        units = [range(i, i + 10) for i in range(0, 60, 10)]
+        return sorted(one["start"] for one in Local(2, 1).made(job, inputs, units, work, lambda rows: None))
+
+    return of
+
+
+def test_no_unit_is_lost_where_a_process_dies_while_one_is_given(entries, monkeypatch):
+    pools = []
+
+    class Pool:
+        def __init__(self, *_):
+            pools.append(self)
+            self.given = 0
+
+        def submit(self, make, inputs, unit):
+            self.given += 1
+            if self.given == 3 and len(pools) == 1:
+                raise BrokenProcessPool
+            future = Future()
+            future.set_result(Made({"start": unit.start}, {}, 10))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
+    assert entries("fine") == [0, 10, 20, 30, 40, 50] and len(pools) == 2
+
+
+def test_the_unit_that_kills_is_the_one_that_is_named(entries, tmp_path):
+    with pytest.raises(EngineError, match=r"inputs 31 to 40 \(30 to 39\) died 4 times"):
+        entries("dies")
+    assert (tmp_path / "tried").read_text() == "xxxx"

@@ -110,7 +110,9 @@ def _all_made(job: Job, units: Sequence[range], made: Iterable[dict[str, Any]]) 
         yield entry
     for name, unit in asked.items():
         if name in left or not (job.folder / name).is_file():
-            reason = "the engine did not make it" if name in left else f"it is not in {job.folder}: do all workers see it?"
+            reason = (
+                "the engine did not make it" if name in left else f"it is not in {job.folder}: do all workers see it?"
+            )
             raise EngineError(f"{name}, of inputs {unit.start + 1} to {unit.stop}, is missing: {reason}. {_AGAIN}")
 
 

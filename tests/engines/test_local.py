@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent import futures
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -16,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from engine_jobs import OddJob
 from PIL import Image
 from pyarrow import parquet
 
@@ -140,44 +140,53 @@ def test_the_command(table, whole, tmp_path, capsys):
     assert "--engine" in capsys.readouterr().err
 
 
-@pytest.fixture
-def entries(tmp_path):
-    """`entries(kind)`: the units that two processes make of six, one of which goes wrong in that way."""
+class _Pool:
+    """In place of a pool of processes that dies with whoever is given input 10."""
 
-    def of(kind: str) -> list[int]:
-        inputs = Inputs(Path(), "text", tuple(map(str, range(60))), "")
-        work = Work(None, Processes(), lambda title, total: lambda rows: None)
-        job = OddJob(kind, str(tmp_path / "tried"))
-        units = [range(i, i + 10) for i in range(0, 60, 10)]
-        return sorted(one["start"] for one in Local(2, 1).made(job, inputs, units, work, lambda rows: None))
+    made, given = 0, 0
 
-    return of
+    def __init__(self, *_):
+        _Pool.made, _Pool.given, self.units = _Pool.made + 1, 0, {}
 
+    def submit(self, make, inputs, unit):
+        _Pool.given += 1
+        if _Pool.given == 3 and _Pool.made == 1:
+            raise BrokenProcessPool
+        return _Unit(unit)
 
-def test_no_unit_is_lost_where_a_process_dies_while_one_is_given(entries, monkeypatch):
-    pools = []
-
-    class Pool:
-        def __init__(self, *_):
-            pools.append(self)
-            self.given = 0
-
-        def submit(self, make, inputs, unit):
-            self.given += 1
-            if self.given == 3 and len(pools) == 1:
-                raise BrokenProcessPool
-            future = Future()
-            future.set_result(Made({"start": unit.start}, {}, 10))
-            return future
-
-        def shutdown(self, **_):
-            pass
-
-    monkeypatch.setattr(local, "ProcessPoolExecutor", Pool)
-    assert entries("fine") == [0, 10, 20, 30, 40, 50] and len(pools) == 2
+    def shutdown(self, **_):
+        pass
 
 
-def test_the_unit_that_kills_is_the_one_that_is_named(entries, tmp_path):
-    with pytest.raises(EngineError, match=r"inputs 31 to 40 \(30 to 39\) died 4 times"):
-        entries("dies")
-    assert (tmp_path / "tried").read_text() == "xxxx"
+class _Unit(Future):
+    def __init__(self, unit):
+        super().__init__()
+        self.unit = unit
+
+
+def _wait(begun, return_when):
+    """All that were begun are done, or died together."""
+    for one in begun:
+        if any(other.unit.start == 10 and other.unit.stop == 20 for other in begun):
+            one.set_exception(BrokenProcessPool())
+        else:
+            one.set_result(Made({"start": one.unit.start}, {}, 10))
+    return futures.wait(begun)
+
+
+def _starts(monkeypatch, units) -> list[int]:
+    monkeypatch.setattr(local, "ProcessPoolExecutor", _Pool)
+    monkeypatch.setattr(local, "wait", _wait)
+    monkeypatch.setattr(_Pool, "made", 0)
+    inputs = Inputs(Path(), "text", tuple(map(str, range(60))), "")
+    work = Work(None, Processes(), lambda title, total: lambda rows: None)
+    return sorted(one["start"] for one in local._Processes(None, inputs, 2).made(units, work, lambda rows: None))
+
+
+def test_no_unit_is_lost_where_a_process_dies_while_one_is_given(monkeypatch):
+    assert _starts(monkeypatch, [range(i, i + 5) for i in range(0, 60, 5)]) == [*range(0, 60, 5)]
+
+
+def test_the_unit_that_kills_is_the_one_that_is_named(monkeypatch):
+    with pytest.raises(EngineError, match=r"inputs 11 to 20 \(10 to 19\) died 4 times"):
+        _starts(monkeypatch, [range(i, i + 10) for i in range(0, 60, 10)])

@@ -14,7 +14,7 @@ from ..inputs.listing import Inputs
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import described_vectors
 from ..matrices.files import read_file
-from ..matrices.folders import ShardedFolder, finish, finished_shard, put_in_place
+from ..matrices.folders import ShardedFolder, finish, finished_shard, put_in_place, said_of_shards
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
 from ..work.spent import Spent
@@ -89,9 +89,9 @@ def embed_with(
 def entries_of(engine: Engine, job: Job, inputs: Inputs, work: Work) -> Iterator[dict[str, Any]]:
     """Of this process's shards; those that stand finished are not made again."""
     units = work.processes.mine(cut(range(len(inputs.names)), job.into.size))
-    advance, missing = work.begin(f"{inputs.tower}s", sum(map(len, units))), []
+    advance, missing, said = work.begin(f"{inputs.tower}s", sum(map(len, units))), [], said_of_shards(job.folder)
     for unit in units:
-        if (entry := finished_shard(job.path(unit))) is None:
+        if (entry := finished_shard(job.path(unit), said)) is None:
             missing.append(unit)
         else:
             advance(len(unit))
@@ -110,9 +110,8 @@ def _all_made(job: Job, units: Sequence[range], made: Iterable[dict[str, Any]]) 
         yield entry
     for name, unit in asked.items():
         if name in left or not (job.folder / name).is_file():
-            reason = (
-                "the engine did not make it" if name in left else f"it is not in {job.folder}: do all workers see it?"
-            )
+            unseen = f"it is not in {job.folder}: do all workers see it?"
+            reason = "the engine did not make it" if name in left else unseen
             raise EngineError(f"{name}, of inputs {unit.start + 1} to {unit.stop}, is missing: {reason}. {_AGAIN}")
 
 

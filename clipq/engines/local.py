@@ -66,7 +66,7 @@ class _Processes:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _at_once(self, units: Sequence[range]) -> int:
-        """Whichever unit killed a process, all that were begun are counted: those that may have done it twice go alone."""
+        """Whichever unit kills a process, all that were begun are counted: suspects of two deaths go one by one."""
         return 1 if any(self.deaths[unit.start] > 1 for unit in units) else _AHEAD * self.workers
 
     def _count(self, begun: Any) -> None:

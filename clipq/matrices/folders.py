@@ -29,14 +29,18 @@ _OF_SHARDS = ("kind", "format", "order", "rows", "shards", "broken", "mended")
 
 @dataclass(frozen=True)
 class ShardedFolder:
-    """Where shards go: a folder that does not exist yet, how many inputs each shard is of, and its files' format."""
+    """Where shards go: a folder that does not exist yet, how many inputs each shard is of, and its files' format.
+
+    The path is made absolute, as it is for workers that run elsewhere; a link stands for the folder that it leads to.
+    """
 
     path: Path
     size: int
     format: str = "safetensors"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        path = os.path.abspath(self.path)  # noqa: PTH100 (links on the way stay as they are)
+        object.__setattr__(self, "path", Path(os.path.realpath(path) if Path(path).is_symlink() else path))
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise DataError(f"a shard of {self.size!r} inputs cannot be; give a whole number >= 1, such as 10000")
         if self.format not in SHARD_FORMATS:
@@ -91,14 +95,28 @@ def write_shard(found: Embeddings, path: Path, start: int) -> dict[str, Any]:
     return entry
 
 
-def finished_shard(path: Path) -> dict[str, Any] | None:
-    """What `write_shard` said of a shard, if that is there and the file is still the one it said it of."""
+def said_of_shards(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest that `finish` wrote says of each shard, as `write_shard` said it; nothing where there is none."""
+    try:
+        about = read_manifest(folder)
+        return {entry["file"]: {**entry, "width": about["width"]} for entry in about["shards"]}
+    except (DataError, LookupError):
+        return {}
+
+
+def finished_shard(path: Path, said: Mapping[str, dict[str, Any]] | None = None) -> dict[str, Any] | None:
+    """What `write_shard` said of a shard, if that is there and the file is still the one it said it of.
+
+    said: of `said_of_shards`, where a run was killed after `finish`, which removes what `write_shard` wrote.
+    """
     try:
         entry = json.loads(_said_of(path).read_text(encoding="utf-8"))
-        same = entry["file"] == path.name and entry["sha256"] == _sha256(path)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError):
+        entry = (said or {}).get(path.name)
+    try:
+        return entry if entry["file"] == path.name and entry["sha256"] == _sha256(path) else None
+    except (OSError, LookupError, TypeError):
         return None
-    return entry if same else None
 
 
 def _said_of(path: Path) -> Path:
@@ -162,6 +180,8 @@ def put_in_place(folder: Path, path: Path) -> None:
             os.replace(path, old)
         os.replace(folder, path)
     except OSError as error:
+        with suppress(OSError):  # it is still in its place, or there was none
+            os.replace(old, path)
         raise unwritten(path, error) from error
     shutil.rmtree(old, ignore_errors=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..resources import output_path
 from .folders import read_broken, read_manifest
+from .parquet import as_text
 
 BROKEN = "broken.parquet"
 _ROWS = 10_000  # in memory at a time
@@ -31,12 +32,7 @@ def broken_table(rows: Iterable[tuple[str, str]], path: Path) -> int:
     left = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
         while some := list(islice(left, _ROWS)):
-            columns = [[_text(row[place]) for row in some] for place in (0, 1)]
+            columns = [[as_text(row[place]) for row in some] for place in (0, 1)]
             writer.write_table(pyarrow.table(columns, schema=schema))
             count += len(some)
     return count
-
-
-def _text(value: str) -> str:
-    """As Unicode: a file name on Linux may be any bytes."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from pyarrow import parquet
+from pyarrow.dataset import dataset
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clipq.errors import DataError
-from clipq.matrices import Embeddings, read_embeddings, read_ranges, save_embeddings
+from clipq.matrices import Embeddings, read_about, read_embeddings, read_ranges, save_embeddings
 from clipq.vectors import DTYPES, ranges_of
 
 ABOUT = {"fingerprint": "f", "tower": "image", "normalized": True, "dtype": "float32", "width": 12}
@@ -143,3 +145,17 @@ def test_what_is_no_file_of_embeddings(floats, tmp_path):
     for name in ("foreign.safetensors", "weights.safetensors", "alone.npy", "missing.npy", "x.pt"):
         with pytest.raises(DataError, match=name):
             read_embeddings(tmp_path / name)
+
+
+def test_every_parquet_file_names_its_rows_in_text(floats, tmp_path):
+    """One of a name that is no Unicode too: those who read several files at once want one type of column."""
+    own = [Embeddings((name, "b"), floats.matrix[:2], {}, ABOUT) for name in ("a", "x\udcff.png")]
+    for number, one in enumerate(own):
+        save_embeddings(one, tmp_path / f"{number}.parquet")
+    assert dataset(tmp_path).to_table()["name"].to_pylist() == ["a", "b", "x\\xff.png", "b"]
+    assert [read_embeddings(tmp_path / f"{number}.parquet").names for number in (0, 1)] == [one.names for one in own]
+    assert "raw_names" not in read_about(tmp_path / "1.parquet")
+    table = parquet.read_table(tmp_path / "0.parquet")  # clipq 0.7 wrote bytes where a name was no Unicode
+    table = table.set_column(0, "name", [[b"a\xff", b"b"]])
+    parquet.write_table(table, tmp_path / "old.parquet")
+    assert read_embeddings(tmp_path / "old.parquet").names == ("a\udcff", "b")

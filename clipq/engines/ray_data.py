@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from ..inputs.table_columns import KEYS
 from ..vectors.ranges import Ranges
 from ..work.spent import Spent
 from .keyed import Keyed
+from .keys import digests, lacking
 from .ray_cluster import connected, own_error, ray_package, workers_of
 
 _READ_AS = ("bytes", "jpg", "jpeg", "png", "webp")
@@ -76,14 +78,15 @@ def embed(
         into = _into(output, embedder, tower, rows)
         known = into.known()
         work = _Work(replace(embedder, threads=threads), tower, column, key, into)
-        made = _mapped(
-            ray, dataset.select_columns([key, column]), _Files, (work, ray.put(known)), rows, (workers, threads)
-        )
-        for line in _lines(ray, made):
-            known.entries.append(line["entry"])
-            if spent is not None:
-                spent.include(line["seconds"], line["rows"])
-        return into.finish(known.entries)
+        columns = dataset.select_columns([*dict.fromkeys((key, column))])
+        made = _mapped(ray, columns, _Files, (work, ray.put(known.hashes)), rows, (workers, threads))
+        for line, keys in _lines(ray, made):
+            known.seen.append(keys)
+            if line is not None:
+                known.entries.append(line["entry"])
+                if spent is not None:
+                    spent.include(line["seconds"], line["rows"])
+        return into.finish(known)
 
 
 def _mapped(ray: Any, dataset: Any, kind: type, given: tuple, rows: int, size: tuple[int | None, int]) -> Any:
@@ -95,10 +98,12 @@ def _mapped(ray: Any, dataset: Any, kind: type, given: tuple, rows: int, size: t
     )
 
 
-def _lines(ray: Any, made: Any) -> Iterator[dict[str, Any]]:
+def _lines(ray: Any, made: Any) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
+    """Of each batch, what was made of it, if anything was, and the digests of its keys."""
     try:
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield from map(json.loads, batch.column("made").to_pylist())
+            for line, keys in zip(batch.column("made").to_pylist(), batch.column("keys").to_pylist(), strict=True):
+                yield json.loads(line), keys
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
 
@@ -133,23 +138,34 @@ class _Files:
     def __call__(self, table: Any) -> Any:
         import pyarrow
 
+        names = _names(table, self.work.key)
+        made = self._made(table, names, lacking(self.known, names))
+        columns = {"made": pyarrow.array([json.dumps(made)]), "keys": pyarrow.array([digests(names)])}
+        return pyarrow.table(columns)
+
+    def _made(self, table: Any, names: list[str], new: list[int]) -> dict[str, Any] | None:
+        if not new:
+            return None
         work, spent = self.work, Spent()
-        names = _names(table, work.key)
-        new = self.known.lacking(names)
-        lines = []
-        if new:
-            items = column_of(table.select([work.column]).take(new), work.column)
-            found = work.embedder.rows(work.tower, items, spent)
-            entry = work.into.write([names[row] for row in new], found, work.embedder)
-            lines = [json.dumps({"entry": entry, "seconds": spent.seconds, "rows": spent.rows})]
-        return pyarrow.table({"made": pyarrow.array(lines, pyarrow.string())})
+        items = column_of(table.select([work.column]).take(new), work.column)
+        found = work.embedder.rows(work.tower, items, spent)
+        entry = work.into.write([names[row] for row in new], found)
+        return {"entry": entry, "seconds": spent.seconds, "rows": spent.rows}
 
 
 def _names(table: Any, key: str) -> list[str]:
+    """Raises `DataError` for a batch in which they are not all there, and different."""
     column = table.column(key)
     if column.null_count:
         raise DataError(f"{column.null_count} rows have no {key!r}, and a row is known by it; give each row one.")
-    return [str(value) for value in column.to_pylist()]
+    names = [str(value) for value in column.to_pylist()]
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(
+            f"{count} of {len(names)} rows have the {key!r} {name!r}, and a row is known by it; name a column whose "
+            "values are all different, or give each row one of its own."
+        )
+    return names
 
 
 def _chosen(embedder: Embedder | str, columns: list[str]) -> tuple[Embedder, str, str]:

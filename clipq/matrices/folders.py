@@ -191,7 +191,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        reason = _misfit(found)
+        reason = misfit_of_manifest(found)
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or error)
     if reason:
@@ -199,7 +199,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def _misfit(found: Any) -> str:
+def misfit_of_manifest(found: Any) -> str:
+    """What is wrong with what stands in a manifest; "" if nothing is."""
     if not isinstance(found, dict) or found.get("kind") != _KIND or not isinstance(found.get("shards"), list):
         return f"it is not of kind {_KIND!r}"
     for entry in found["shards"]:

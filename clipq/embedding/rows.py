@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..description import described_model, identity
@@ -168,13 +168,18 @@ def joined(
             names.extend(own)
             parts.append(codes)
     if not parts and none is None:
-        name, reason = next(iter(broken.items()))
-        raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
+        raise none_read(inputs, broken)
     if not parts:
         empty = none()
         width, parts = empty.shape[1], [quantize(empty, dtype, ranges)[0]]
     about = {**about, **described_vectors(dtype, width, saturated, ranges)}
     return Embeddings(tuple(names), torch.cat(parts), broken, about, ranges=ranges)
+
+
+def none_read(inputs: Inputs, broken: Mapping[str, str]) -> DataError:
+    """The error for inputs of which there is no row. broken: the first of them, or more, with the reasons."""
+    name, reason = next(iter(broken.items()))
+    return DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
 
 
 def _check_finite(matrix: torch.Tensor, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..description import check_model
-from ..errors import DataError, EngineError
+from ..errors import EngineError
 from ..inputs.listing import Inputs
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import described_vectors
@@ -21,7 +21,7 @@ from ..work.spent import Spent
 from ..work.work import Work, cut, working
 from .embedder import Embedder
 from .jobs import Engine, InThisProcess, Job
-from .rows import check_tower, described_rows, frozen_ranges, row_identity
+from .rows import check_tower, described_rows, frozen_ranges, none_read, row_identity
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -119,8 +119,7 @@ def _finished(job: Job, inputs: Inputs, entries: Sequence[dict[str, Any]]) -> di
     """Write the manifest and put the folder in its place. Raises `DataError` if no input could be read."""
     folder = job.folder
     if not any(entry["rows"] for entry in entries):
-        name, reason = next(iter(read_file(folder / entries[0]["file"]).broken.items()))
-        raise DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
+        raise none_read(inputs, read_file(folder / entries[0]["file"]).broken)
     vectors = described_vectors(job.embedder.dtype, entries[0]["width"], 0, job.ranges)
     whole = finish(folder, {**job.about, **vectors, "shard_size": job.into.size}, entries)
     save_broken(folder)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import errors
 from ..embedding.jobs import Advance, Job, Made, make
 from ..errors import ClipqError, EngineError, first_line
 from ..exports.packages import package
@@ -18,7 +17,7 @@ from ..inputs.listing import Inputs
 from ..lazy import lazily
 from ..machine import cores
 from ..work.work import Work
-from .failures import MOST_DEATHS, died
+from .failures import MOST_DEATHS, check_counts, check_told, died, told
 
 if TYPE_CHECKING:
     from .daft_provider import ClipqProvider, embedded
@@ -38,23 +37,30 @@ class Daft:
     workers: int | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        check_counts(workers=self.workers, threads=self.threads)
+
     def made(
         self, job: Job, inputs: Inputs, units: Sequence[range], work: Work, advance: Advance
     ) -> Iterator[dict[str, Any]]:
-        """As `Engine.made`. A dead worker ends a query of Daft; what it had not made is asked for again."""
+        """As `Engine.made`. A dead worker ends a query of Daft; what it had not made is asked for again.
+
+        A query that ends without an answer, and without an error, counts as one that a death has ended.
+        """
         daft = package("daft", "daft", "the engine daft")
         threads = self.threads or 1
         workers = min(self.workers or max(1, cores() // threads), len(units))
         asking = _Asking(daft, job.with_threads(threads), inputs, workers, threads)
         left, deaths = {unit.start: unit for unit in units}, 0
         while left:
+            before = len(left)
             for made in asking.answers(list(left.values())):
                 deaths = 0
                 yield made.taken(left.pop(made.entry["start"]), work, advance)
-            if asking.death is not None:
+            if asking.death is not None or len(left) == before:
                 deaths += 1
-                if deaths > MOST_DEATHS:
-                    raise died(inputs, next(iter(left.values()))) from asking.death
+            if deaths > MOST_DEATHS:
+                raise died(inputs, next(iter(left.values()))) from asking.death
 
 
 class _Asking:
@@ -105,16 +111,12 @@ class _Maker:
     def _made(self, unit: range) -> str:
         try:
             return json.dumps(vars(make(self.job, self.inputs.part(unit), unit)))
-        except ClipqError as error:
-            return json.dumps({"error": type(error).__name__, "message": str(error)})
         except Exception as error:
-            message = f"a worker of Daft failed: {type(error).__name__}: {first_line(error)}"
-            return json.dumps({"error": EngineError.__name__, "message": message})
+            return json.dumps(told(error, "Daft"))
 
 
 def _understood(said: str) -> Made:
     """What a worker said of a unit. Raises the error it met."""
     found = json.loads(said)
-    if "error" in found:
-        raise getattr(errors, found["error"])(found["message"])
+    check_told(found)
     return Made(**found)

@@ -14,7 +14,7 @@ from ..embedding.jobs import Advance, Job, Made, make
 from ..inputs.listing import Inputs
 from ..machine import cores
 from ..work.work import Work
-from .failures import MOST_DEATHS, died
+from .failures import MOST_DEATHS, check_counts, died
 
 _AHEAD = 2  # units that a process has been given and not finished: it never waits for the next
 
@@ -25,6 +25,9 @@ class Local:
 
     workers: int | None = None
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(workers=self.workers, threads=self.threads)
 
     def made(
         self, job: Job, inputs: Inputs, units: Sequence[range], work: Work, advance: Advance

@@ -11,7 +11,7 @@ from ..embedding.jobs import Advance, Job, Made, make
 from ..errors import EngineError
 from ..inputs.listing import Inputs
 from ..work.work import Work
-from .failures import MOST_DEATHS, died
+from .failures import MOST_DEATHS, check_counts, died
 from .ray_cluster import connected, own_error, ray_package, workers_of
 from .ray_data import embed, embedded
 
@@ -31,6 +31,7 @@ class Ray:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_counts(workers=self.workers, threads=self.threads)
         ray_package()  # better before the work than in it
 
     def made(
@@ -40,7 +41,8 @@ class Ray:
         ray = ray_package()
         threads = self.threads or 1
         with connected(ray):
-            workers = self.workers or workers_of(ray, threads)
+            most = workers_of(ray, threads)
+            workers = self.workers or most  # a cluster may grow: those that find no room wait, and get nothing to do
             given = job.with_threads(threads)
             kind = ray.remote(num_cpus=threads, max_restarts=-1, max_task_retries=MOST_DEATHS)(_Maker)
             actors = [kind.remote(given) for _ in range(min(workers, len(units)))]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import ClipqError, EngineError
+from ..errors import ClipqError, EngineError, first_line
 from ..exports.packages import package
 
 
@@ -28,24 +28,35 @@ def connected(ray: Any) -> Iterator[None]:
         ray.shutdown()
 
 
-def own_error(error: Exception) -> Exception:
-    """The `ClipqError` that a worker raised, if that is what is behind an error of Ray; else that error."""
+def own_error(error: Exception) -> ClipqError:
+    """The `ClipqError` that a worker raised, as it was there; an `EngineError` for an error of another kind.
+
+    Ray wraps what a worker raises in an error of both classes, whose message is a traceback; `cause` is what it was.
+    """
     found: Any = error
-    while found is not None and not isinstance(found, ClipqError):
-        found = getattr(found, "cause", None) or found.__cause__
-    return found or error
+    while (inner := getattr(found, "cause", None) or found.__cause__) is not None and not _is_plain(found):
+        found = inner
+    if _is_plain(found):
+        return found
+    return EngineError(f"a worker of Ray failed: {type(found).__name__}: {first_line(found)}")
+
+
+def _is_plain(error: Any) -> bool:
+    return isinstance(error, ClipqError) and not hasattr(error, "cause")
 
 
 def workers_of(ray: Any, threads: int, spare: int = 0) -> int:
-    """As many workers of so many threads as the cluster has CPUs for, `spare` of them left free.
+    """As many workers of so many threads as the cluster's machines have CPUs for, `spare` of all those left free.
 
-    Raises `EngineError` where there are fewer CPUs than one worker needs: it would wait for ever.
+    Raises `EngineError` where none has as many CPUs as one worker needs: it would wait for ever.
     """
-    cpus = int(ray.cluster_resources().get("CPU", 0))
-    if cpus < threads + spare:
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    workers = sum(cpus // threads for cpus in nodes)
+    workers = min(workers, (sum(nodes) - spare) // threads)
+    if workers < 1:
         left = f" and {spare} more for what reads" if spare else ""
         raise EngineError(
-            f"a worker of {threads} threads needs as many CPUs{left}, and this Ray cluster has {cpus}; give fewer "
-            "threads, or a larger cluster."
+            f"a worker of {threads} threads needs as many CPUs{left} on one machine, and this Ray cluster has "
+            f"{' + '.join(map(str, nodes)) or 0}; give fewer threads, or larger machines."
         )
-    return (cpus - spare) // threads
+    return workers

@@ -20,6 +20,7 @@ from ..inputs.places import file_system, files_at, is_remote
 from ..inputs.table_columns import KEYS
 from ..vectors.ranges import Ranges
 from ..work.spent import Spent
+from .failures import check_counts, check_told, told
 from .keyed import Keyed
 from .keys import digests, lacking
 from .ray_cluster import connected, own_error, ray_package, workers_of
@@ -82,7 +83,7 @@ def embed(
         made = _mapped(ray, columns, _Files, (work, ray.put(known.hashes)), rows, (workers, threads))
         for line, keys in _lines(ray, made):
             known.seen.append(keys)
-            if line is not None:
+            if line:
                 known.entries.append(line["entry"])
                 if spent is not None:
                     spent.include(line["seconds"], line["rows"])
@@ -91,6 +92,7 @@ def embed(
 
 def _mapped(ray: Any, dataset: Any, kind: type, given: tuple, rows: int, size: tuple[int | None, int]) -> Any:
     workers, threads = size
+    check_counts(workers=workers, threads=threads, rows=rows)
     most = workers_of(ray, threads, spare=1)  # readers that find no CPU wait for actors, and those for rows
     pool = ray.data.ActorPoolStrategy(size=min(workers or most, most))
     return dataset.map_batches(
@@ -98,12 +100,13 @@ def _mapped(ray: Any, dataset: Any, kind: type, given: tuple, rows: int, size: t
     )
 
 
-def _lines(ray: Any, made: Any) -> Iterator[tuple[dict[str, Any] | None, bytes]]:
-    """Of each batch, what was made of it, if anything was, and the digests of its keys."""
+def _lines(ray: Any, made: Any) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Of each batch, what was made of it, if anything was, and the digests of its keys. Raises what an actor met."""
     try:
         for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
             for line, keys in zip(batch.column("made").to_pylist(), batch.column("keys").to_pylist(), strict=True):
-                yield json.loads(line), keys
+                check_told(found := json.loads(line))
+                yield found, keys
     except ray.exceptions.RayError as error:
         raise own_error(error) from error
 
@@ -138,14 +141,17 @@ class _Files:
     def __call__(self, table: Any) -> Any:
         import pyarrow
 
-        names = _names(table, self.work.key)
-        made = self._made(table, names, lacking(self.known, names))
-        columns = {"made": pyarrow.array([json.dumps(made)]), "keys": pyarrow.array([digests(names)])}
-        return pyarrow.table(columns)
+        try:
+            names = _names(table, self.work.key)
+            made, keys = self._made(table, names), digests(names)
+        except Exception as error:  # of which Ray Data would bring back a traceback alone
+            made, keys = told(error, "Ray"), b""
+        return pyarrow.table({"made": pyarrow.array([json.dumps(made)]), "keys": pyarrow.array([keys])})
 
-    def _made(self, table: Any, names: list[str], new: list[int]) -> dict[str, Any] | None:
-        if not new:
-            return None
+    def _made(self, table: Any, names: list[str]) -> dict[str, Any]:
+        """What is said of the file; nothing, if no row of the batch was lacking."""
+        if not (new := lacking(self.known, names)):
+            return {}
         work, spent = self.work, Spent()
         items = column_of(table.select([work.column]).take(new), work.column)
         found = work.embedder.rows(work.tower, items, spent)

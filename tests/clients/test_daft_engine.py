@@ -169,6 +169,12 @@ def test_what_does_not_help_to_try_again_is_a_typed_error(kind, error, words, an
         answers(kind)
 
 
+def test_queries_that_end_without_a_word_are_no_endless_loop(answers, monkeypatch):
+    monkeypatch.setattr("clipq.engines.daft._Asking.answers", lambda self, units: iter(()))
+    with pytest.raises(EngineError, match=r"inputs 1 to 10 \(0 to 9\) died 4 times"):
+        answers("fine")
+
+
 def test_what_cannot_be_is_said_before_the_work(pictures, tmp_path):
     with pytest.raises(SchemeError, match="a model in memory"):
         made(engine_named("daft", 1), pictures, tmp_path / "x", model=clipq.load("clipq-tiny"))

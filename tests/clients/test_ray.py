@@ -222,8 +222,23 @@ def test_what_cannot_be_is_said_first(table, tmp_path):
     with pytest.raises(DataError, match="none of the 2 rows can be embedded"):
         embed(ray.data.from_items([{"image": b"x", "id": row} for row in range(2)]), TINY, tmp_path / "none")
     into = ShardedFolder(tmp_path / "shards", 100)
-    with pytest.raises(EngineError, match="this Ray cluster has 2"):
-        embed_with(Ray(None, 3), Embedder(TINY), table, into, progress=False)
+    for workers in (None, 2):
+        with pytest.raises(EngineError, match="this Ray cluster has 2"):
+            embed_with(Ray(workers, 3), Embedder(TINY), table, into, progress=False)
+
+
+def test_texts_by_themselves_and_keys_that_are_not_different(tmp_path, monkeypatch):
+    from clipq.engines.ray import embed
+
+    texts = ray.data.from_items([{"text": f"a cat {row}", "id": row % 3} for row in range(4)])
+    assert embed(texts, TINY, tmp_path / "texts", key="text")["rows"] == 4
+    assert sorted(read_embeddings(tmp_path / "texts").names) == [f"a cat {row}" for row in range(4)]
+    with pytest.raises(DataError, match="^2 of 4 rows have the 'id' '0'") as raised:
+        embed(texts.repartition(1), TINY, tmp_path / "out", key="id")
+    assert type(raised.value) is DataError and "Traceback" not in str(raised.value)
+    with pytest.raises(DataError, match="more than one row has the key '0'"):
+        embed(texts.repartition(1), TINY, tmp_path / "out", key="id", rows=3)
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_the_workers_take_the_threads_that_ray_gives_them():

@@ -1,4 +1,4 @@
-"""What engines refuse, what they bring back of an error in a worker, and what they say where trying again is no help."""
+"""What engines refuse, how a worker's error is brought back, and what is said where trying again is no help."""
 
 from __future__ import annotations
 

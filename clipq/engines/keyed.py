@@ -121,7 +121,7 @@ class Keyed:
             found = json.loads(self.store.read(MANIFEST))
             reason = misfit_of_manifest(found)
         except ValueError as error:
-            reason = str(error)
+            reason = f"{error} (remove it if a kill has cut it off)"
         for entry in () if reason else found["shards"]:
             if not _fits({**entry, "width": found.get("width")}, entry["file"]):
                 reason = f"its shard {entry['file']!r} is none of rows that are known by their keys"

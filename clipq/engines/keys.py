@@ -23,7 +23,7 @@ def in_order(parts: Sequence[bytes]) -> numpy.ndarray:
     """All digests, sorted: [n] of dtype S16."""
     import numpy
 
-    found = numpy.frombuffer(b"".join(parts), f"S{_SIZE}").copy()
+    found = numpy.frombuffer(bytearray().join(parts), f"S{_SIZE}")  # which can be written to, and is sorted in place
     found.sort()
     return found
 

@@ -13,7 +13,7 @@ test: $(VENV)/installed-dev ## the test suite
 	$(BIN)/python -m pytest
 
 test-clients: $(VENV)/installed-clients ## the tests that need packages which clipq does not
-	$(BIN)/python -m pytest -m clients
+	$(BIN)/python -m pytest -m clients --dist loadfile # a cluster, a session, once
 
 lint: $(VENV)/installed-dev ## style and common mistakes
 	$(BIN)/ruff check .

@@ -38,14 +38,12 @@ def files(engine, pictures: Path, folder: Path, dtype: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_processes_of_this_machine(dtype, pictures, tmp_path):
+def test_processes_of_this_machine(pictures, tmp_path, dtype="int8"):
     alone = files(Local(threads=1), pictures, tmp_path / "one", dtype)
     assert files(Local(2, 1), pictures, tmp_path / "two", dtype) == alone and len(alone) >= 4
     assert sum(len(shard.names) for shard in read_shards(tmp_path / "two")) == 23
 
 
-@pytest.mark.parametrize("dtype", ["int8-per-dimension", "ubinary"])
-def test_ray(dtype, pictures, ray, tmp_path):
+def test_ray(pictures, ray, tmp_path, dtype="ubinary"):
     alone = files(Local(threads=1), pictures, tmp_path / "local", dtype)
     assert files(engine_named("ray", 2, 1), pictures, tmp_path / "ray", dtype) == alone and len(alone) >= 4

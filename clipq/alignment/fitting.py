@@ -13,8 +13,8 @@ from ..errors import DataError, unknown_name
 from ..retrieval.ranks import overlap
 from ..retrieval.search import in_blocks, nearest
 from .maps import Map
+from .methods import METHODS
 
-METHODS = ("best", "orthogonal", "ridge")
 LEAST = 32
 """Pairs below which nothing is fitted."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..retrieval.intervals import Interval, percentile_intervals
 from .comparing import Cell
-from .verdicts import Verdict, verdict
+from .verdicts import Known, Verdict, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class Drift:
 
     @property
     def verdict(self) -> Verdict:
-        return verdict(self.cells, self.same_space, self.map is not None)
+        return verdict(self.cells, Known(self.same_space, self.map is not None, self.old["exact"]))
 
     @property
     def alignment(self) -> Mapping[str, Any] | None:

@@ -1,0 +1,3 @@
+"""The names of the ways to fit a map, without torch."""
+
+METHODS = ("best", "orthogonal", "ridge")

@@ -23,8 +23,8 @@ from ..retrieval.search import gathered
 @dataclass(frozen=True)
 class Pairs:
     """`new` float32 [n, in], not normalized, and `old` float32 [n, out] of the same inputs; `rows` int64 [n] of the
-    index, in order. `broken`: inputs that could not be read, with the reason. `twins`: int64 [n, m], further rows of the
-    index that are of the same input, -1 for none.
+    index, in order. `broken`: inputs that could not be read, with the reason. `twins`: int64 [n, m], further rows of
+    the index that are of the same input, -1 for none.
     """
 
     new: Tensor

@@ -56,8 +56,8 @@ def drift(
     sample: how many of the inputs are embedded again, chosen at random (the same ones every time).
     align: also fit a map on twice as many others, "orthogonal", "ridge" or the best of all (True), and compare with it.
     Where there are too few inputs for both, a third of them is compared and two thirds fit the map.
-    Raises `DataError` for an index that cannot be read, that has too few names in common with `data`, or that says it is
-    of the model's own space and has other vectors.
+    Raises `DataError` for an index that cannot be read, that has too few names in common with `data`, or that says that
+    it is of the model's own space and has other vectors.
     """
     begun, method = time.perf_counter(), _method(align)
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)

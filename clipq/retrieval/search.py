@@ -43,8 +43,8 @@ class Ranking:
 def nearest(queries: Tensor, index: Blocks, left_out: Tensor | None = None, k: int = DEPTH + _SPARE) -> Ranking:
     """The `k` rows of `index` with the largest cosine to each of `queries`, float [q, D]; of equals the first rows.
 
-    left_out: int64 [q] or [q, m], rows that each query is not to find (its own), -1 for none. Raises `DataError` for a block of
-    another width.
+    left_out: int64 [q] or [q, m], rows that each query is not to find (its own), -1 for none. Raises `DataError` for a
+    block of another width.
     """
     queries = F.normalize(queries.float(), dim=1)
     rows = torch.full((len(queries), k), -1, dtype=torch.int64)

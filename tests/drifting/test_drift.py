@@ -71,7 +71,8 @@ def test_the_same_model_keeps_its_index(own, photos, raw, tmp_path):
     found = clipq.drift(old, own, photos, sample=SAMPLE)
     assert found.verdict.answer == "keep" and found.same_space
     assert found.data["sample"] == SAMPLE and found.data["matched_by"] == "name"
-    assert found.cosines["before"]["min"][0] == pytest.approx(1, abs=1e-5)
+    assert found.cosines["before"]["min"] == (pytest.approx(1, abs=1e-5), None, None)
+    assert (found.data["matched"], found.few_matched) == (COUNT, False)
     for cell in found.cells:
         assert cell.overlap[10] == cell.recall[1] == (1, 1, 1), cell
         assert cell.rank_overlap[0] == pytest.approx(1, abs=1e-4)
@@ -215,7 +216,7 @@ def test_what_is_refused_before_the_work(own, photos, raw, texts, tmp_path, monk
     lines = Inputs.of(texts).names
     for width, dtype, words in ((9, "float32", "are of width 9, and"), (raw.matrix.shape[1], "int8", "and codes")):
         found = Embeddings(lines, F.normalize(torch.randn(len(lines), width)), {}, {})
-        found = found if dtype == "float32" else found.as_dtype(dtype, ranges_of(found.matrix, {}, "these"))
+        found = found if dtype == "float32" else found.as_dtype(dtype, ranges_of(torch.randn(200, width), {}, "these"))
         save_embeddings(found, tmp_path / "texts.parquet")
         with pytest.raises(DataError, match=words):
             clipq.drift(old, own, photos, texts=texts, old_texts=tmp_path / "texts.parquet")

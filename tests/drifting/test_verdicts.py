@@ -1,9 +1,10 @@
-"""The verdict: by cells that are alike, saying what they are compared with, and withheld where codes tell too little."""
+"""The verdict: by cells that are alike, saying what they are compared with; withheld where codes tell too little."""
 
 from __future__ import annotations
 
 import pytest
 
+from clipq.drifting import Drift, page
 from clipq.drifting.comparing import Cell, Search
 from clipq.drifting.verdicts import Known, least, verdict
 
@@ -97,3 +98,16 @@ def test_only_codes_are_called_codes():
 def test_a_small_index_is_not_said_to_have_a_first_ten():
     assert "of the old nearest row" in verdict([cell(0.99, at=1)]).sentence
     assert least([cell(0.9, at=100)], False) is None
+
+
+@pytest.mark.parametrize(("matched", "rows", "inputs", "few"), [(40, 100, 100, True), (40, 100, 50, False)])
+def test_few_rows_that_are_found_are_told(matched, rows, inputs, few):
+    data = {"source": "photos", "tower": "image", "inputs": inputs, "matched": matched, "matched_by": "path"}
+    counts = {"sample": 30, "texts": 0, "broken": {}}
+    old = {"path": "a", "kind": "b", "rows": rows, "width": 8, "exact": True}
+    new = {"name": "c", "precision": {"image": "int8"}, "fingerprint": "d"}
+    found = Drift(old, new, {**data, **counts}, {}, (cell(0.97, at=1),))
+    assert found.few_matched is few
+    shown = page(found)
+    assert f"40 of 100 rows are of the {inputs} images, by path" in shown
+    assert ("Only 40 of 100 rows" in shown) is few and "overlap@1 of new pictures" in shown

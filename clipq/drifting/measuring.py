@@ -63,6 +63,7 @@ def drift(
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)
     check_model(model, needs_text=inputs.tower == "text" or texts is not None)
     index = opened(old, layout)
+    next(index.blocks())  # what is wrong with all of it shows at once
     said, queries = differences(index, model, inputs), _queries(texts, old_texts, inputs.tower, index)
     chosen, others = sampled(index, inputs, (sample, 2 * sample if method else 0))
     _check_count(len(chosen), inputs, {})

@@ -17,6 +17,7 @@ from ..models import Model
 from ..modules.layers import QLinear
 from ..modules.state import shapes
 from .maps import Map
+from .methods import check_method
 from .places import Place, in_float64, norm_offset, place_of
 from .widths import with_width
 
@@ -48,9 +49,11 @@ def align(
     from ..inputs.listing import Inputs
     from .pairs import opened, paired, sampled
 
+    check_method(method)
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)
     place_of(model, inputs.tower)
     index = opened(old, layout)
+    next(index.blocks())  # what is wrong with all of it shows at once
     (chosen,) = sampled(index, inputs, (pairs,))
     found = paired(model, index, inputs, chosen, progress)
     return fold(model, fitted(model, inputs.tower, found.new, found.old, method), inputs.tower)

@@ -62,7 +62,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", type=Path, help="text queries, one a line, for an index of pictures")
-    help = "the old model's embeddings of these texts, as OLD may be: what they found before is then known"
+    help = (
+        "the old model's embeddings of these texts, as OLD may be, with the texts as names (in it, or a line each in "
+        "FILE.names.txt): what they found before is then known"
+    )
     parser.add_argument("--old-texts", metavar="FILE", type=Path, help=help)
     help = "how JPEGs are decoded (default: as OLD says, else exact)"
     parser.add_argument("--decode", choices=DECODES, help=help)

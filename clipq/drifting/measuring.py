@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..alignment.aligning import fitted
 from ..alignment.maps import Map
-from ..alignment.methods import METHODS
+from ..alignment.methods import check_method
 from ..alignment.pairs import Pairs, opened, paired, sampled
 from ..description import check_model, described_environment, described_model
-from ..errors import DataError, unknown_name
+from ..errors import DataError
 from ..indexes import Index, Layout, Matched, match
 from ..inputs.listing import Inputs
 from ..models import Model
@@ -88,9 +88,7 @@ def drift(
 
 
 def _method(align: bool | str) -> str | None:
-    if isinstance(align, str) and align not in METHODS:
-        raise unknown_name("method", align, METHODS, "They are ways to align.")
-    return "best" if align is True else align or None
+    return check_method("best" if align is True else align) if align else None
 
 
 def _check_count(count: int, inputs: Inputs, broken: Mapping[str, str]) -> None:
@@ -115,6 +113,7 @@ def _described_data(inputs: Inputs, chosen: Matched, pairs: Pairs, asked: Texts 
         "source": str(inputs.source),
         "tower": inputs.tower,
         "inputs": len(inputs.names),
+        "ranked_by": "cosine",
         "matched": chosen.found,
         "matched_by": chosen.by,
         "sample": len(pairs),

@@ -79,7 +79,8 @@ class Index:
         if self.metric is not None and longest > shortest * (1 + self.uneven):
             raise DataError(
                 f"{self.path} ranks by {self.metric} and its vectors are {shortest:.4g} to {longest:.4g} long; what is "
-                "compared here are cosines, which rank otherwise. Normalize the vectors and make the index of these."
+                "compared here are cosines, which rank otherwise. Make the index of normalized vectors, or name their "
+                "matrix (.npy, .parquet), of which cosines are compared whatever searches it."
             )
 
     def _check(self, start: int, block: Tensor) -> None:

@@ -213,6 +213,9 @@ def test_what_is_refused_before_the_work(own, photos, raw, texts, tmp_path, monk
     old = written(tmp_path / "old.npy", raw, raw.matrix)
     with pytest.raises(ClipqError, match="unknown method 'bogus'"):
         clipq.drift(old, own, photos, align="bogus")
+    monkeypatch.setattr("clipq.alignment.pairs.paired", nothing_is_embedded)
+    with pytest.raises(ClipqError, match="unknown method 'bogus'"):
+        clipq.align(own, old, photos, method="bogus")
     lines = Inputs.of(texts).names
     for width, dtype, words in ((9, "float32", "are of width 9, and"), (raw.matrix.shape[1], "int8", "and codes")):
         found = Embeddings(lines, F.normalize(torch.randn(len(lines), width)), {}, {})

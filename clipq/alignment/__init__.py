@@ -11,10 +11,11 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .aligning import align, fold
-    from .fitting import METHODS, fit
+    from .fitting import fit
     from .maps import Map
+    from .methods import METHODS
 
-_HOME = {"METHODS": ".fitting", "Map": ".maps", "align": ".aligning", "fit": ".fitting", "fold": ".aligning"}
+_HOME = {"METHODS": ".methods", "Map": ".maps", "align": ".aligning", "fit": ".fitting", "fold": ".aligning"}
 
 __all__ = ["METHODS", "Map", "align", "fit", "fold"]
 

@@ -17,7 +17,8 @@ from ..models import Model
 from ..modules.layers import QLinear
 from ..modules.state import shapes
 from .maps import Map
-from .places import Place, norm_offset, place_of
+from .methods import check_method
+from .places import Place, in_float64, norm_offset, place_of
 from .widths import with_width
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ def align(
     from ..inputs.listing import Inputs
     from .pairs import opened, paired, sampled
 
+    check_method(method)
     inputs = data if isinstance(data, Inputs) else Inputs.of(data)
     place_of(model, inputs.tower)
     index = opened(old, layout)
+    next(index.blocks())  # what is wrong with all of it shows at once
     (chosen,) = sampled(index, inputs, (pairs,))
     found = paired(model, index, inputs, chosen, progress)
     return fold(model, fitted(model, inputs.tower, found.new, found.old, method), inputs.tower)
@@ -148,7 +151,7 @@ def _bias(held: Any, found: Map) -> Tensor | None:
     own = getattr(held, "bias", None)
     if own is None:
         return found.offset
-    own = found.weight @ own.detach().double()
+    own = found.weight @ in_float64(own)
     return own if found.offset is None else own + found.offset
 
 
@@ -157,7 +160,7 @@ def _into_norm(place: Place, weight: Tensor, offset: Tensor) -> bool:
     if change is None:
         return False
     own = place.norm.bias
-    place.norm.bias = nn.Parameter((own.detach().double() + change).to(own.dtype), requires_grad=False)
+    place.norm.bias = _parameter(in_float64(own) + change, own.dtype, own.device)
     return True
 
 
@@ -166,7 +169,7 @@ def _put(model: Model, place: Place, weight: Tensor, bias: Tensor | None) -> Non
     held = place.held
     like = next(one for one in model.module.parameters() if one.is_floating_point()) if held is None else held
     dtype = like.compute_dtype if isinstance(like, QLinear) else (like if held is None else _first(like)).dtype
-    device = next(model.module.parameters()).device
+    device = like.weight.device if isinstance(like, nn.Module) else like.device
     if isinstance(held, nn.Parameter):
         setattr(place.owner, place.name, _parameter(weight.T, dtype, device))
         return
@@ -181,7 +184,7 @@ def _first(held: nn.Module | Tensor) -> Tensor:
 
 
 def _parameter(values: Tensor, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(values.to(device, dtype).contiguous(), requires_grad=False)
+    return nn.Parameter(values.to(dtype).to(device).contiguous(), requires_grad=False)
 
 
 def _set(config: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:

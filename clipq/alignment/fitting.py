@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DataError, unknown_name
+from ..errors import DataError
 from ..retrieval.ranks import overlap
 from ..retrieval.search import in_blocks, nearest
 from .maps import Map
+from .methods import check_method
 
-METHODS = ("best", "orthogonal", "ridge")
 LEAST = 32
 """Pairs below which nothing is fitted."""
 
@@ -85,8 +85,7 @@ def _chosen(scores: Mapping[Candidate, Tensor]) -> Candidate:
 
 
 def _check(new: Tensor, old: Tensor, method: str) -> None:
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    check_method(method)
     if new.ndim != 2 or old.ndim != 2 or len(new) != len(old):
         raise DataError(f"a map is fitted on pairs of rows; these are {list(new.shape)} and {list(old.shape)}.")
     if len(new) < LEAST:

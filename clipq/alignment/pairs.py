@@ -23,19 +23,27 @@ from ..retrieval.search import gathered
 @dataclass(frozen=True)
 class Pairs:
     """`new` float32 [n, in], not normalized, and `old` float32 [n, out] of the same inputs; `rows` int64 [n] of the
-    index, in order. `broken`: inputs that could not be read, with the reason.
+    index, in order. `broken`: inputs that could not be read, with the reason. `twins`: int64 [n, m], further rows of
+    the index that are of the same input, -1 for none.
     """
 
     new: Tensor
     old: Tensor
     rows: Tensor
     broken: Mapping[str, str]
+    twins: Tensor | None = None
+
+    @property
+    def own(self) -> Tensor:
+        """int64 [n, 1 + m]: all rows of the index that are of each input."""
+        return self.rows[:, None] if self.twins is None else torch.cat([self.rows[:, None], self.twins], dim=1)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def some(self, chosen: Tensor) -> Pairs:
-        return Pairs(self.new[chosen], self.old[chosen], self.rows[chosen], self.broken)
+        twins = None if self.twins is None else self.twins[chosen]
+        return Pairs(self.new[chosen], self.old[chosen], self.rows[chosen], self.broken, twins)
 
 
 def opened(old: str | os.PathLike[str] | Index, layout: Layout | None = None) -> Index:
@@ -69,7 +77,16 @@ def paired(model: Model, index: Index, inputs: Inputs, chosen: Matched, progress
         raise DataError("run this in one process, not under `accelerate launch`: a sample is quickly embedded.")
     rows = {inputs.names[place]: row for row, place in zip(chosen.rows, chosen.places, strict=True)}
     kept = torch.tensor([rows[name] for name in found.names], dtype=torch.int64)
-    return Pairs(found.matrix, gathered(index.blocks(), kept), kept, found.broken)
+    return Pairs(found.matrix, gathered(index.blocks(), kept), kept, found.broken, _twins(chosen, kept.tolist()))
+
+
+def _twins(chosen: Matched, rows: Sequence[int]) -> Tensor | None:
+    """int64 [n, m], -1 where a row has fewer than the most; None if none has any."""
+    if not chosen.twins:
+        return None
+    most = max(map(len, chosen.twins.values()))
+    own = [chosen.twins.get(row, ()) for row in rows]
+    return torch.tensor([[*others, *[-1] * (most - len(others))] for others in own], dtype=torch.int64)
 
 
 def subset(inputs: Inputs, places: Sequence[int]) -> Inputs:

@@ -43,11 +43,11 @@ class Place:
         return has_bias or self.settings is not None or getattr(self.norm, "bias", None) is not None
 
     def weight(self) -> Tensor | None:
-        """float64 [out, in]; None for no linear."""
+        """float64 [out, in], in the main memory: not every device has float64; None for no linear."""
         held = self.held
         if held is None:
             return None
-        return held.detach().double().T if isinstance(held, nn.Parameter) else held.weight.detach().double()
+        return in_float64(held).T if isinstance(held, nn.Parameter) else in_float64(held.weight)
 
 
 def place_of(model: Model, tower: str) -> Place:
@@ -118,6 +118,11 @@ _FIND: Mapping[str, Callable[[nn.Module, str], Place | str]] = {
 }
 
 
+def in_float64(tensor: Tensor) -> Tensor:
+    """On the CPU: maps are float64 there, and MPS has none."""
+    return tensor.detach().cpu().double()
+
+
 _LONGEST = 4.0  # times a norm's usual output: what is longer would drown that in its own rounding
 
 
@@ -131,4 +136,4 @@ def norm_offset(norm: nn.Module | None, weight: Tensor, offset: Tensor) -> Tenso
         return None
     change = torch.linalg.lstsq(weight, offset[:, None], driver="gelsd").solution[:, 0]
     exact = (weight @ change - offset).norm() <= 1e-9 * offset.norm()
-    return change if exact and change.norm() <= _LONGEST * norm.weight.detach().double().norm() else None
+    return change if exact and change.norm() <= _LONGEST * in_float64(norm.weight).norm() else None

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..alignment.methods import METHODS
+from ..drifting.defaults import SAMPLE
 from ..errors import OutputError
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE, DECODES
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from ..indexes import Index
     from ..models import Model
 
-_METHODS = ("best", "orthogonal", "ridge")
 _SHOWN = 3  # differences of spaces that are named
 _PAGES = (".html", ".htm", ".json")
 
@@ -46,9 +47,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     _add_texts(parser)
     _add_layout(parser)
     help = "how many are embedded again and compared (default: %(default)s)"
-    parser.add_argument("--sample", metavar="N", type=positive, default=2000, help=help)
+    parser.add_argument("--sample", metavar="N", type=positive, default=SAMPLE, help=help)
     help = "also fit a map to the old space, on twice as many others: %(choices)s (default: the best by held-out pairs)"
-    parser.add_argument("--align", nargs="?", const="best", choices=_METHODS, metavar="METHOD", help=help)
+    parser.add_argument("--align", nargs="?", const="best", choices=METHODS, metavar="METHOD", help=help)
     help = "write the model with the map folded in: FILE.safetensors, or a folder (with --align)"
     parser.add_argument("--save-aligned", metavar="FILE", type=Path, help=help)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a page (.html) or all numbers (.json)")
@@ -61,7 +62,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _add_texts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", type=Path, help="text queries, one a line, for an index of pictures")
-    help = "the old model's embeddings of these texts, as OLD may be: what they found before is then known"
+    help = (
+        "the old model's embeddings of these texts, as OLD may be, with the texts as names (in it, or a line each in "
+        "FILE.names.txt): what they found before is then known"
+    )
     parser.add_argument("--old-texts", metavar="FILE", type=Path, help=help)
     help = "how JPEGs are decoded (default: as OLD says, else exact)"
     parser.add_argument("--decode", choices=DECODES, help=help)
@@ -75,6 +79,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..alignment.places import place_of
     from ..drifting.measuring import drift
     from ..drifting.spaces import differences
     from ..indexes import Layout, open_index
@@ -83,14 +88,18 @@ def run(args: argparse.Namespace) -> int:
     index = open_index(args.old, Layout(args.names, args.name_column, args.vectors))
     inputs = Inputs.of(args.data, args.decode or _decode(index))
     model = load_model(args)
+    if args.save_aligned is not None:
+        place_of(model, inputs.tower)  # before minutes of work that could not be saved
     _say_space(args.old, differences(index, model, inputs))
     given = {"texts": args.texts, "old_texts": args.old_texts, "sample": args.sample, "align": args.align or False}
     found = drift(index, model, inputs, **given)
-    _write(args, found, model, inputs)
     if args.json:
         show.as_json(found.to_dict())
     else:
         _print(found)
+    if found.few_matched:
+        show.note(f"clipq: only {found.matched}: is {args.data} what {args.old} was made of?")
+    _write(args, found, model, inputs)
     return 0
 
 
@@ -130,11 +139,13 @@ def _write(args: argparse.Namespace, found: Drift, model: Model, inputs: Inputs)
         from ..alignment import fold
         from ..files.saving import save
 
+        if found.map.is_identity:
+            show.note(f"clipq: no map is better than none, so {args.save_aligned} is the model as it was")
         save(fold(model, found.map, inputs.tower), args.save_aligned)
 
 
 def _print(found: Drift) -> None:
-    print(f"{found.verdict.sentence}\n")
+    print(f"{found.verdict.sentence}\n{found.matched}\n")
     show.table(("cosine to the old vector", *(f">{name}" for name in _PERCENTILES)), _cosines(found))
     columns = (
         "queries",

@@ -15,9 +15,10 @@ from ..retrieval.search import Ranking
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked, in what: queries "old", "new" or "aligned" of a tower, in an index "old", "new", "mixed", ...
+    """What was asked, in what: queries "old" or "new" of a tower, in an index "old", "new", "mixed" or "partly new".
 
-    scope: "index" for all of its rows, "sample" for those that both models have embedded.
+    scope: "index" for all of its rows, "sample" for those that both models have embedded. aligned: whether what is new
+    went through the map.
     """
 
     queries: str

@@ -10,20 +10,21 @@ from pathlib import Path
 from string import Template
 
 from ..resources import output_path
-from ..retrieval.intervals import Interval
+from ..retrieval.intervals import Interval, Loose
 from .comparing import Cell
 from .reports import Drift
-from .verdicts import AT, KEEP_AT, NEAR_AT, at_ten, least
+from .verdicts import AT, KEEP_AT, NEAR_AT, at_ten, depth, least
 from .words import index_in_words, queries_in_words, reference_in_words
 
 _BAR = 120  # pixels, of a whole
 _HEADS = ("queries", "searched", "rows", "overlap@10", "", "recall@1", "recall@10", "recall@100", "rank overlap")
 _SEARCHES = (
     "Each line is a search by queries of the new model, or of an index that has vectors of it, compared with what the "
-    "old model&rsquo;s queries find among its own vectors. overlap@10: the share of the first ten that both find. "
+    "old model&rsquo;s queries find among its own vectors; new texts, for want of old ones, with what they find among "
+    "new vectors. overlap@10: the share of the first ten that both find. "
     "recall@k: how often the old nearest neighbour is among the first k. rank overlap: rank-biased overlap, p = 0.9, "
-    "of the first hundred. No picture finds itself. Under each number is its 95&nbsp;% interval, by bootstrap over "
-    "queries."
+    "of the first hundred. Rows are ranked by cosine; no picture finds itself. Under each number is its "
+    "95&nbsp;% interval, by bootstrap over queries."
 )
 
 
@@ -65,7 +66,8 @@ def _tiles(found: Drift) -> list[tuple[str, str]]:
     for aligned in (False, True):
         worst = least(found.cells, aligned)
         if worst is not None:
-            what = f"overlap@10 of {queries_in_words(worst.search)} on {index_in_words(worst.search)}, the least of all"
+            what = f"overlap@{depth(worst)} of {queries_in_words(worst.search)}, {index_in_words(worst.search)}, "
+            what += f"with {reference_in_words(worst)}: the least of all"
             tiles.append((f"{at_ten(worst)[0]:.3f}", escape(what)))
     for when, cosines in found.cosines.items():
         how = "with the map" if when == "after" else "as the model is"
@@ -76,11 +78,13 @@ def _tiles(found: Drift) -> list[tuple[str, str]]:
 def _lead(found: Drift) -> str:
     thresholds = (
         f"An index is kept where the lower end of the least overlap@{AT} is {KEEP_AT:g} or more; from {NEAR_AT:g} on "
-        "also where embedding everything again would find no more of the old answers. Else a map is worth it that "
-        "reaches this, and else the index has to be embedded again."
+        "also where, among the sampled rows, new vectors alone find no more of the old answers. Else a map is worth it "
+        "that reaches this, and else the index has to be embedded again. Of an index of codes nothing but a floor is "
+        "known without the old model's text queries."
     )
     about = f"{found.data['sample']:,} of {found.old['rows']:,} rows of {found.old['path']} were embedded again"
-    return escape(f"{about} by {found.new['name']}. {thresholds}")
+    few = f" Only {found.matched}: is this what the index was made of?" if found.few_matched else ""
+    return escape(f"{about} by {found.new['name']}.{few} {thresholds}")
 
 
 def _search(cell: Cell) -> list[str]:
@@ -91,17 +95,19 @@ def _search(cell: Cell) -> list[str]:
         f'<span title="{escape(title)}">{escape(queries_in_words(cell.search))}</span>',
         escape(index_in_words(cell.search)),
         f"{cell.rows:,}",
-        _number(ten),
+        _number(ten) + ("" if depth(cell) == AT else f"<small> @{depth(cell)}</small>"),
         "" if ten is None else _bar(ten),
         *map(_number, recalls),
         _number(cell.rank_overlap),
     ]
 
 
-def _number(found: Interval | None) -> str:
+def _number(found: Loose | None) -> str:
     if found is None:
         return ""
     value, low, high = found
+    if low is None:
+        return f"{value:.4f}"
     return f"{value:.4f}<br><small>{low:.4f}&ndash;{high:.4f}</small>"
 
 
@@ -161,7 +167,7 @@ def _facts(found: Drift) -> list[tuple[str, str]]:
         ("Old", f"{old['path']}: {old['kind']}, {old['rows']:,} rows of width {old['width']}{exact}"),
         ("New", f"{found.new['name']}, {precision}; fingerprint {found.new['fingerprint'][:16]}"),
         ("Spaces", _spaces(found)),
-        ("Data", f"{found.data['source']}; rows found by {found.data['matched_by']}"),
+        ("Data", f"{found.data['source']}; {found.matched}"),
         ("Compared", f"{found.data['sample']:,} {found.data['tower']}s, {found.data['texts']:,} text queries"),
         ("Left out", ", ".join(found.data["broken"]) or "nothing"),
         ("Machine", f"{machine.get('processor')}, {machine.get('threads')} threads; {found.run.get('seconds')} s"),

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..retrieval.intervals import Interval, percentile_intervals
+from ..retrieval.intervals import Loose, percentile_intervals
 from .comparing import Cell
-from .verdicts import Verdict, verdict
+from .verdicts import Known, Verdict, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,8 @@ SHARES = {"min": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.
 
 @dataclass(frozen=True)
 class Drift:
-    """What `drift` found. All numbers with an interval are (value, low, high): 95 %, by bootstrap over queries.
+    """What `drift` found. All numbers with an interval are (value, low, high): 95 %, by bootstrap over queries; low and
+    high are None where there can be none, as of the smallest cosine.
 
     old, new, data: what was compared, as JSON values. cosines: of the pictures (or texts) with themselves, by
     percentile, without the map ("before") and with it ("after"); empty where the widths differ. texts: the same of text
@@ -33,9 +34,9 @@ class Drift:
     old: Mapping[str, Any]
     new: Mapping[str, Any]
     data: Mapping[str, Any]
-    cosines: Mapping[str, Mapping[str, Interval]]
+    cosines: Mapping[str, Mapping[str, Loose]]
     cells: tuple[Cell, ...]
-    texts: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    texts: Mapping[str, Mapping[str, Loose]] = field(default_factory=dict)
     map: Map | None = None
     differences: tuple[str, ...] | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +48,19 @@ class Drift:
 
     @property
     def verdict(self) -> Verdict:
-        return verdict(self.cells, self.same_space, self.map is not None)
+        return verdict(self.cells, Known(self.same_space, self.map is not None, self.old["exact"]))
+
+    @property
+    def matched(self) -> str:
+        """How many rows of the index were found among the inputs, in words."""
+        data = self.data
+        by = f"{data['matched']:,} of {self.old['rows']:,} rows are of the {data['inputs']:,} {data['tower']}s"
+        return f"{by}, by {data['matched_by']}"
+
+    @property
+    def few_matched(self) -> bool:
+        """Whether fewer than half of the rows, or of the inputs if these are fewer, were found: names that mislead."""
+        return 2 * self.data["matched"] < min(self.old["rows"], self.data["inputs"])
 
     @property
     def alignment(self) -> Mapping[str, Any] | None:
@@ -79,10 +92,10 @@ class Drift:
         }
 
 
-def _listed(cosines: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+def _listed(cosines: Mapping[str, Mapping[str, Loose]]) -> dict[str, dict[str, list[float | None]]]:
     return {when: {name: list(one) for name, one in found.items()} for when, found in cosines.items()}
 
 
-def cosine_percentiles(cosines: Tensor) -> dict[str, Interval]:
-    """Of `cosines` [n]."""
+def cosine_percentiles(cosines: Tensor) -> dict[str, Loose]:
+    """Of `cosines` [n]; the extremes have no interval."""
     return dict(zip(SHARES, percentile_intervals(cosines, tuple(SHARES.values())), strict=True))

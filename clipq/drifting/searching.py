@@ -24,14 +24,21 @@ class Sides:
     index: Callable[[], Blocks]
     total: int
     aligned: bool = False
+    own: Tensor | None = None
+    """int64 [n, m]: all rows of the index that are of each input, which it is not to find; None for `rows`."""
+
+    @property
+    def left_out(self) -> Tensor:
+        return self.rows if self.own is None else self.own
 
     @property
     def is_whole(self) -> bool:
         return len(self.rows) == self.total
 
     def mixed(self) -> tuple[Tensor, Tensor]:
-        """[n, D] with every second row of the new model, and which these are."""
-        which = torch.arange(0, len(self.new), 2)
+        """[n, D] with half of the rows, drawn at random, of the new model, and which these are."""
+        order = torch.randperm(len(self.new), generator=torch.Generator().manual_seed(0))
+        which = order[: (len(self.new) + 1) // 2].sort().values
         both = torch.nn.functional.normalize(self.old.float(), dim=1)
         both[which] = torch.nn.functional.normalize(self.new.float(), dim=1)[which]
         return both, which
@@ -40,7 +47,7 @@ class Sides:
 def in_whole_index(sides: Sides, of: str) -> Iterator[Cell]:
     """NEW queries on all of the OLD index, against OLD queries on it; both in one pass over it."""
     count = len(sides.rows)
-    both = nearest(torch.cat([sides.old, sides.new]), sides.index(), sides.rows.repeat(2))
+    both = nearest(torch.cat([sides.old, sides.new]), sides.index(), torch.cat([sides.left_out, sides.left_out]))
     truth, found = both.part(slice(0, count)), both.part(slice(count, None))
     reference = Search("old", "old", "index", of)
     yield compared(
@@ -53,7 +60,7 @@ def in_whole_index(sides: Sides, of: str) -> Iterator[Cell]:
     )
     if not sides.is_whole:
         index = replaced(sides.index(), sides.rows, sides.new)
-        ranked = nearest(sides.new, index, sides.rows)
+        ranked = nearest(sides.new, index, sides.left_out)
         part = Extra(new_rows=sides.rows)
         yield compared(
             Search("new", "partly new", "index", of, sides.aligned), reference, ranked, truth, sides.total, part

@@ -27,6 +27,6 @@ def index_in_words(search: Search) -> str:
 
 
 def reference_in_words(cell: Cell) -> str:
-    """What the searches of a cell are compared with."""
+    """What the searches of a cell are compared with: "old pictures on old vectors"."""
     found = cell.reference
     return f"{queries_in_words(found)} on {found.index} vectors"

@@ -26,8 +26,11 @@ def npy(path: Path, layout: Layout) -> Index:
     import torch
 
     array = numpy.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise DataError(f"{path} is {array.dtype} {list(array.shape)}; an index is an array of floats [rows, width].")
+    if array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise DataError(
+            f"{path} is {array.dtype} {list(array.shape)}; an index is an array of floats [rows, width], of 64 bits at "
+            "most."
+        )
     matrix = npy_matrix(path)
 
     def read() -> Iterator[Tensor]:
@@ -57,6 +60,10 @@ def parquet(path: Path, layout: Layout) -> Index:
         schema = first.schema_arrow
     lists = [field.name for field in schema if _is_vector(field.type)]
     vectors = _chosen(path, "column of vectors", layout.vectors, lists, _VECTORS)
+    for file in files[1:]:
+        own = tables.read_schema(file)
+        if vectors not in own.names or not _is_vector(own.field(vectors).type):
+            raise DataError(f"{file} has no column {vectors!r} of vectors, as {files[0].name} beside it has.")
     names = _table_names(files, path, layout, schema)
 
     def read() -> Iterator[Tensor]:
@@ -76,13 +83,14 @@ def _is_vector(kind: Any) -> bool:
 
 def _vectors(path: Path, column: str) -> Iterator[Tensor]:
     import torch
+    from pyarrow import compute
     from pyarrow import parquet as tables
 
     with tables.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS, columns=[column]):
             values = batch.column(0)
             flat = values.flatten().to_numpy(zero_copy_only=False)
-            if values.null_count or len(flat) % max(1, len(values)):
+            if values.null_count or len(compute.unique(compute.list_value_length(values))) > 1:
                 raise DataError(f"{path}: some rows of {column!r} have no vector, or one of another width.")
             if len(values):
                 yield torch.from_numpy(flat.reshape(len(values), -1).copy())
@@ -97,7 +105,20 @@ def _table_names(files: Sequence[Path], path: Path, layout: Layout, schema: Any)
     if layout.names is not None or (layout.name_column is None and not plain):
         return names_for(path, layout, sum(tables.read_metadata(file).num_rows for file in files))
     column = _chosen(path, "column of names", layout.name_column, plain, _NAMES)
-    return tuple(str(one) for file in files for one in tables.read_table(file, columns=[column]).column(0).to_pylist())
+    return tuple(name for file in files for name in _named(file, column))
+
+
+def _named(file: Path, column: str) -> Iterator[str]:
+    from pyarrow import parquet as tables
+
+    if column not in tables.read_schema(file).names:
+        raise DataError(f"{file} has no column {column!r} of names, as others beside it have.")
+    found = tables.read_table(file, columns=[column]).column(0)
+    if found.null_count:
+        raise DataError(
+            f"{file}: {found.null_count} rows have no {column!r}; name another column (of OLD: --name-column)."
+        )
+    return map(str, found.to_pylist())
 
 
 def _chosen(path: Path, what: str, asked: str | None, there: Sequence[str], usual: Sequence[str]) -> str:
@@ -109,5 +130,8 @@ def _chosen(path: Path, what: str, asked: str | None, there: Sequence[str], usua
     found = [name for name in usual if name in there] or list(there[: len(there) == 1])
     if not found:
         listed = ", ".join(map(repr, there)) or "none"
-        raise DataError(f"{path}: which {what} is meant cannot be told; there are: {listed}. Name it.")
+        raise DataError(
+            f"{path}: which {what} is meant cannot be told; there are: {listed}. Name it (of OLD: --vectors or "
+            "--name-column)."
+        )
     return found[0]

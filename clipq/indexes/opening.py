@@ -14,27 +14,57 @@ from .layouts import Layout
 
 
 def _parquet(path: Path, layout: Layout) -> Index:
-    found = own.of_parquet(path)
-    return foreign.parquet(path, layout) if found is None else found
+    found = _own(path, layout, own.of_parquet(path))
+    return _table(path, layout) if found is None else found
+
+
+def _table(path: Path, layout: Layout) -> Index:
+    if layout.names is not None and layout.name_column is not None:
+        raise DataError(f"{path}: the names are of a file or of a column; give one of --names and --name-column.")
+    return foreign.parquet(path, layout)
 
 
 def _safetensors(path: Path, layout: Layout) -> Index:
-    found = own.of_safetensors(path)
-    return foreign.safetensors(path, layout) if found is None else found
+    found = _own(path, layout, own.of_safetensors(path))
+    return foreign.safetensors(path, _only(path, layout, "names", "vectors")) if found is None else found
 
 
 def _npy(path: Path, layout: Layout) -> Index:
-    found = own.of_npy(path) if layout.names is None else None
-    return foreign.npy(path, layout) if found is None else found
+    found = _own(path, layout, own.of_npy(path) if layout.names is None else None)
+    return foreign.npy(path, _only(path, layout, "names")) if found is None else found
+
+
+def _faiss(path: Path, layout: Layout) -> Index:
+    return search_libraries.faiss(path, _only(path, layout, "names"))
+
+
+def _usearch(path: Path, layout: Layout) -> Index:
+    return search_libraries.usearch(path, _only(path, layout, "names"))
+
+
+def _own(path: Path, layout: Layout, found: Index | None) -> Index | None:
+    """What clipq wrote says everything of itself."""
+    if found is not None:
+        _only(path, layout)
+    return found
+
+
+def _only(path: Path, layout: Layout, *used: str) -> Layout:
+    """Raise `DataError` for what is said of a file and has no meaning there."""
+    for name in ("names", "name_column", "vectors"):
+        if getattr(layout, name) is not None and name not in used:
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{path}: {option} says what such a file says itself, or does not have; leave it out.")
+    return layout
 
 
 _KINDS: Mapping[str, Callable[[Path, Layout], Index]] = {
     ".parquet": _parquet,
     ".safetensors": _safetensors,
     ".npy": _npy,
-    ".faiss": search_libraries.faiss,
-    ".index": search_libraries.faiss,
-    ".usearch": search_libraries.usearch,
+    ".faiss": _faiss,
+    ".index": _faiss,
+    ".usearch": _usearch,
 }
 ENDINGS = tuple(_KINDS)
 
@@ -60,10 +90,10 @@ def open_index(path: str | os.PathLike[str], layout: Layout | None = None) -> In
 
 def _folder(path: Path, layout: Layout) -> Index:
     if (path / MANIFEST).is_file():
-        return own.of_folder(path)
+        return _own(path, layout, own.of_folder(path))
     if not any(path.glob("*.parquet")):
         raise DataError(f"{path} is no folder of shards that clipq wrote, and holds no parquet files.")
-    return foreign.parquet(path, layout)
+    return _table(path, layout)
 
 
 def _file(path: Path, layout: Layout) -> Index:

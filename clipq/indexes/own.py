@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..matrices.files import beside
+from ..matrices.embeddings import Embeddings
+from ..matrices.files import beside, damage
 from ..matrices.folders import read_manifest, read_shards
-from ..vectors.codes import DTYPES, dequantize
+from ..vectors.codes import dequantize
 from ..vectors.ranges import TENSORS, Ranges
 from .index import ROWS, Index
 from .raw import npy_matrix, safetensors_header, safetensors_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_EXACT = ("float32", "float16")
 
 
 def of_folder(folder: Path) -> Index:
@@ -28,7 +32,7 @@ def of_folder(folder: Path) -> Index:
         for shard in read_shards(folder):
             yield from shard.restore().matrix.split(ROWS)
 
-    exact = about.get("dtype", "float32") == "float32"
+    exact = about.get("dtype", "float32") in _EXACT
     return Index(folder, f"clipq shards of {about.get('dtype', 'float32')}", names, about["width"], read, about, exact)
 
 
@@ -42,16 +46,20 @@ def of_parquet(path: Path) -> Index | None:
         if said is None:
             return None
         about, column = json.loads(said), file.schema_arrow.field("embedding").type
+        stored = Stored((file.metadata.num_rows, column.list_size), column.value_type.to_pandas_dtype().__name__)
         names = [_text(one) for one in file.read(["name"]).column("name").to_pylist()]
     tensors = {name: torch.tensor(value) for name, value in about.pop("tensors", {}).items()}
 
     def read() -> Iterator[Tensor]:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(ROWS, columns=["embedding"]):
-                values = batch.column(0).flatten().to_numpy(zero_copy_only=False)
+                values = batch.column(0).flatten()
+                if batch.column(0).null_count or values.null_count:
+                    raise DataError(f"{path} has rows without a vector; make it again.")
+                values = values.to_numpy(zero_copy_only=False)
                 yield torch.from_numpy(values.reshape(len(batch), column.list_size).copy())
 
-    return _index(path, names, about, tensors, read)
+    return _index(path, names, about, tensors, stored, read)
 
 
 def _text(name: str | bytes) -> str:
@@ -69,7 +77,7 @@ def of_safetensors(path: Path) -> Index | None:
     with safe_open(path, framework="pt") as file:
         keys = [key for key in entries if key.startswith("ranges.")]
         tensors = {key.removeprefix("ranges."): file.get_tensor(key).clone() for key in keys}
-    return _index(path, about.pop("names"), about, tensors, matrix.blocks)
+    return _index(path, about.pop("names"), about, tensors, Stored(matrix.shape, matrix.dtype), matrix.blocks)
 
 
 def of_npy(path: Path) -> Index | None:
@@ -84,7 +92,15 @@ def of_npy(path: Path) -> Index | None:
     about = json.loads(rest.read_text(encoding="utf-8"))
     tensors = load_file(ranges) if "ranges" in about else {}
     tensors = {key.removeprefix("ranges."): value for key, value in tensors.items()}
-    return _index(path, lines, about, tensors, matrix.blocks)
+    return _index(path, lines, about, tensors, Stored(matrix.shape, matrix.dtype), matrix.blocks)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What lies in a file: the shape of the matrix, and torch's name of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def _index(
@@ -92,16 +108,23 @@ def _index(
     names: Sequence[str],
     about: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
+    stored: Stored,
     read: Callable[[], Iterator[Tensor]],
 ) -> Index:
-    dtype = about.get("dtype", "float32")
-    if dtype not in DTYPES:
-        raise DataError(f"{path} holds {dtype!r} vectors, which this version does not know. Upgrade clipq.")
+    """Raises `DataError` where something does not fit together, as `matrices.read_file` does."""
+    import torch
+
     said = {key: value for key, value in (about.get("ranges") or {}).items() if key != "sha256"}
     ranges = Ranges(*(tensors[name] for name in TENSORS), about=said) if tensors else None
-    width = about["width"] if "width" in about else next(read()).shape[1]  # clipq 0.4 and before do not say it
+    matrix = torch.empty(stored.shape, dtype=getattr(torch, stored.dtype), device="meta")
+    found = Embeddings(tuple(names), matrix, {}, dict(about), ranges=ranges)
+    if reason := damage(found):
+        raise DataError(f"{path} is damaged: {reason}. Make it again with `clipq embed`.")
+    width = about["width"] if "width" in about else matrix.shape[1]  # clipq 0.4 and before do not say it
 
     def restored() -> Iterator[Tensor]:
-        return (dequantize(block, dtype, ranges) for block in read())
+        return (dequantize(block, found.dtype, ranges) for block in read())
 
-    return Index(path, f"clipq {path.suffix[1:]} of {dtype}", tuple(names), width, restored, about, dtype == "float32")
+    return Index(
+        path, f"clipq {path.suffix[1:]} of {found.dtype}", found.names, width, restored, about, found.dtype in _EXACT
+    )

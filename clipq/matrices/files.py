@@ -112,7 +112,7 @@ def read_file(path: Path) -> Embeddings:
         about.pop("format", None)
         ranges = Ranges(*(tensors[name] for name in TENSORS), about=_origin(about)) if tensors else None
         found = Embeddings(tuple(names), matrix, broken, about, ranges=ranges)
-        reason = _damage(found)
+        reason = damage(found)
     except Exception as error:  # the border to a file that may hold anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if reason:
@@ -173,7 +173,7 @@ def _read_npy(path: Path) -> tuple:
     return matrix, lines, about, {key.removeprefix("ranges."): value for key, value in tensors.items()}
 
 
-def _damage(found: Embeddings) -> str:
+def damage(found: Embeddings) -> str:
     """What does not fit together, of a file that may come from anybody; "" if all does."""
     if found.dtype not in KINDS:
         return f"its dtype is {found.dtype!r}, which this version does not know"

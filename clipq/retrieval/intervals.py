@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 DRAWS = 1000
-_AT_A_TIME = 100
+_AT_A_TIME = 1 << 22  # values drawn at a time; torch takes percentiles of 2^24 at most
 _ENDS = (0.025, 0.975)
 
 Interval = tuple[float, float, float]
 """A number, and the ends of its 95 % interval."""
+Loose = tuple[float, float | None, float | None]
+"""The same; None where so few queries tell no ends."""
 
 
 def mean_interval(values: Tensor, draws: int = DRAWS, seed: int = 0) -> Interval:
@@ -29,16 +31,29 @@ def mean_interval(values: Tensor, draws: int = DRAWS, seed: int = 0) -> Interval
 
 def percentile_intervals(
     values: Tensor, shares: Sequence[float], draws: int = DRAWS, seed: int = 0
-) -> tuple[Interval, ...]:
-    """The percentiles `shares` (0 to 1) of `values` [q], each with its interval; linear between two values."""
+) -> tuple[Loose, ...]:
+    """The percentiles `shares` (0 to 1) of `values` [q], each with its interval; linear between two values.
+
+    No draw reaches beyond the smallest and the largest value. A percentile that may well lie there, as the extremes do
+    and the 1st of fewer than 367 values, has no ends.
+    """
     values, at = values.double(), torch.tensor(shares, dtype=torch.float64)
     found = torch.cat([values[drawn].quantile(at, dim=1) for drawn in _draws(len(values), draws, seed)], dim=1)
-    return tuple(_with_ends(one, row) for one, row in zip(values.quantile(at), found, strict=True))
+    ended = (_with_ends(one, row) for one, row in zip(values.quantile(at), found, strict=True))
+    return tuple(
+        one if _is_inside(share, len(values)) else (one[0], None, None)
+        for share, one in zip(shares, ended, strict=True)
+    )
+
+
+def _is_inside(share: float, count: int) -> bool:
+    """Whether it is all but certain (97.5 % on either side) that some of `count` values are beyond the percentile."""
+    return max(share, 1 - share) ** count <= _ENDS[0]
 
 
 def _draws(count: int, draws: int, seed: int) -> Iterator[Tensor]:
     """int64 [some, count]: which queries each draw has; the same draws whatever the values are."""
-    for part in _drawn(count, draws, seed).split(_AT_A_TIME):
+    for part in _drawn(count, draws, seed).split(max(1, _AT_A_TIME // max(1, count))):
         yield part.long()
 
 

@@ -43,8 +43,8 @@ class Ranking:
 def nearest(queries: Tensor, index: Blocks, left_out: Tensor | None = None, k: int = DEPTH + _SPARE) -> Ranking:
     """The `k` rows of `index` with the largest cosine to each of `queries`, float [q, D]; of equals the first rows.
 
-    left_out: int64 [q], a row that each query is not to find (its own), -1 for none. Raises `DataError` for a block of
-    another width.
+    left_out: int64 [q] or [q, m], rows that each query is not to find (its own), -1 for none. Raises `DataError` for a
+    block of another width.
     """
     queries = F.normalize(queries.float(), dim=1)
     rows = torch.full((len(queries), k), -1, dtype=torch.int64)
@@ -66,9 +66,9 @@ def _scored(queries: Tensor, start: int, block: Tensor, left_out: Tensor | None)
     """[q, k] cosines with the rows of a block."""
     scores = queries @ F.normalize(block.float(), dim=1).T
     if left_out is not None:
-        own = left_out - start
-        inside = ((own >= 0) & (own < len(block))).nonzero().flatten()
-        scores[inside, own[inside]] = -torch.inf
+        own = left_out.view(len(left_out), -1) - start
+        query, which = ((own >= 0) & (own < len(block))).nonzero(as_tuple=True)
+        scores[query, own[query, which]] = -torch.inf
     return scores
 
 

@@ -40,12 +40,15 @@ def rescore(
     dtype: str = "float32",
     ranges: Ranges | None = None,
     unit: bool = False,
+    counts: Any = None,
 ) -> Rescored:
     """The `k` of each query's candidates with the largest inner products with it, by float64 arithmetic.
 
     asked: float queries [queries, D], an array or a tensor; never codes, whose loss is what this takes back.
     candidates: whole numbers [queries, c], rows that an index found, in any order; -1 stands for none (as faiss has
-    it), and one that is named twice counts once. rows: [n, D] as `dtype` (bits: [n, D / 8]): an array (also a mapped
+    it), and one that is named twice counts once. Of usearch give what its search returns, not its `keys` alone: where
+    it found too few, these end in zeros that are no rows, which its `counts` say; or give `counts`, whole numbers
+    [queries], beside the keys. rows: [n, D] as `dtype` (bits: [n, D / 8]): an array (also a mapped
     one: `numpy.load(path, mmap_mode="r")`), a tensor, or anything with a `shape` that gives rows for an increasing
     array of places. ranges: of int8 and bits. unit: the rows were of unit length before they became codes, and are
     given it back, which makes the score the cosine with a unit query.
@@ -58,9 +61,9 @@ def rescore(
     if len(rows.shape) != 2:
         raise DataError(f"rows are a matrix [n, D], and these are {list(rows.shape)}.")
     width = ranges.width if kind_of(dtype, ranges).ranged else rows.shape[1]
-    found = _places(candidates, rows.shape[0])
+    found = _places(*_counted(candidates, counts), rows.shape[0])
     queries = _floats(asked, len(found), width)
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    if isinstance(k, (bool, numpy.bool_)) or not isinstance(k, (int, numpy.integer)) or k < 1:
         raise DataError(f"k is {k!r}; give how many rows of each query are wanted, a whole number >= 1.")
     found = numpy.sort(found, axis=1)
     found[:, 1:][found[:, 1:] == found[:, :-1]] = _NONE
@@ -104,7 +107,7 @@ class _Reader:
         import torch
 
         codes = self.rows[places]
-        codes = codes.cpu() if isinstance(codes, torch.Tensor) else torch.from_numpy(numpy.ascontiguousarray(codes))
+        codes = codes.cpu() if isinstance(codes, torch.Tensor) else torch.from_numpy(_native(codes))
         values = dequantize(codes, self.dtype, self.ranges).double().numpy()
         finite = numpy.isfinite(values).all(axis=1)
         if not finite.all():
@@ -131,7 +134,23 @@ def _floats(asked: Any, count: int, width: int) -> NDArray[numpy.float64]:
     return queries.astype(numpy.float64)
 
 
-def _places(candidates: Any, count: int) -> NDArray[numpy.int64]:
+def _native(codes: Any) -> NDArray[Any]:
+    """In this machine's order of bytes."""
+    codes = numpy.ascontiguousarray(codes)
+    return codes.astype(codes.dtype.newbyteorder("="), copy=False)
+
+
+def _counted(candidates: Any, counts: Any) -> tuple[Any, Any]:
+    """What usearch returns, by one query (`Matches`) or several (`BatchMatches`), as keys and their counts."""
+    if not (hasattr(candidates, "keys") and hasattr(candidates, "distances")):
+        return candidates, counts
+    keys = numpy.asarray(candidates.keys)
+    if keys.ndim == 1:  # of one query, and only what was found
+        return keys[None], counts
+    return keys, getattr(candidates, "counts", None) if counts is None else counts
+
+
+def _places(candidates: Any, counts: Any, count: int) -> NDArray[numpy.int64]:
     """int64 [queries, c], checked. An index's keys may be unsigned."""
     found = numpy.asarray(candidates)
     if found.ndim != 2 or found.dtype.kind not in "iu":
@@ -139,6 +158,8 @@ def _places(candidates: Any, count: int) -> NDArray[numpy.int64]:
             f"candidates are whole numbers [queries, c], as an index gives them, and these are {found.dtype} "
             f"{list(found.shape)}."
         )
+    if counts is not None:
+        found = _within(found, numpy.asarray(counts))
     outside = (found >= count) | (found < _NONE)
     if outside.any():
         raise DataError(
@@ -146,3 +167,15 @@ def _places(candidates: Any, count: int) -> NDArray[numpy.int64]:
             "where an index has keys of its own, give the rows that they stand for."
         )
     return found.astype(numpy.int64)
+
+
+def _within(found: NDArray[Any], counts: NDArray[Any]) -> NDArray[numpy.int64]:
+    """int64 [queries, c] with none beyond each query's count."""
+    if counts.shape != found.shape[:1] or counts.dtype.kind not in "iu":
+        raise DataError(
+            f"counts are whole numbers [{len(found)}], how many candidates each query has, and these are "
+            f"{counts.dtype} {list(counts.shape)}."
+        )
+    found = found.astype(numpy.int64)
+    found[numpy.arange(found.shape[1]) >= counts[:, None]] = _NONE
+    return found

@@ -36,7 +36,7 @@ from clipq.alignment.aligning import fitted
 from clipq.alignment.pairs import paired, sampled, subset
 from clipq.description import described_environment, described_model
 from clipq.drifting.measuring import Sample, Texts
-from clipq.drifting.verdicts import verdict
+from clipq.drifting.verdicts import Known, verdict
 from clipq.embedding import Inputs, embed, save_embeddings
 from clipq.evaluation import load_task
 from clipq.evaluation.data import task_images
@@ -102,7 +102,7 @@ def numbers(sample: Sample, found: Map | None) -> dict[str, Any]:
     """As a report has them."""
     cosines = {"cosines": sample.cosines(found), "text_cosines": sample.text_cosines(found)}
     cells = tuple(sample.cells(found))
-    judged = verdict(cells, tried=found is not None)
+    judged = verdict(cells, Known(tried=found is not None))
     alignment = None if found is None else dict(found.about)
     searches = [cell.to_dict() for cell in cells]
     return {**cosines, "searches": searches, "alignment": alignment, "verdict": judged.to_dict()}

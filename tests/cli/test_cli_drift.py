@@ -10,6 +10,7 @@ from page_reader import Page
 from PIL import Image
 
 from clipq.cli import main
+from clipq.errors import OutputError
 from clipq.files.header import read_header
 from clipq.matrices import read_embeddings, save_embeddings
 
@@ -102,3 +103,25 @@ def test_all_numbers_in_a_file(folders, tmp_path, capsys):
     found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert found["verdict"]["sentence"] == capsys.readouterr().out.splitlines()[0]
     assert found["verdict"]["thresholds"]["keep_at"] == 0.95
+
+
+def test_a_tower_that_can_hold_no_map_is_refused_before_the_work(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("clipq.alignment.places._open_clip_image", lambda _: "it ends in a norm")
+    monkeypatch.setattr("clipq.drifting.measuring.drift", lambda *_, **__: pytest.fail("the work began"))
+    assert drift(folders, "turned.parquet", "--save-aligned", tmp_path / "model.safetensors") == 1
+    assert "no map can be folded into the image tower of this CLIP: it ends in a norm" in error_of(capsys)
+
+
+def test_the_verdict_is_printed_whatever_becomes_of_the_model(folders, tmp_path, capsys, monkeypatch):
+    """Here no map is better than none, which is said as well."""
+
+    def full(*_):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("clipq.files.saving.save", full)
+    path = tmp_path / "model.safetensors"
+    assert drift(folders, "old.npy", "--precision", "fp32", "--save-aligned", path) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("keep the index: ")
+    assert "\n120 of 120 rows are of the 120 images, by name\n" in shown.out
+    assert f"no map is better than none, so {path} is the model as it was" in shown.err

@@ -69,6 +69,17 @@ def by_usearch(floats: Embeddings, dtype: str, count: int) -> numpy.ndarray:
     return index.search(queries(floats.matrix, dtype, floats.ranges).numpy(), count).keys
 
 
+def test_fewer_rows_than_usearch_is_asked_for(floats):
+    """It fills up with zeros, and row 0 is not among what it found."""
+    index = pytest.importorskip("usearch.index").Index(ndim=floats.matrix.shape[1], metric="cos", dtype="f32")
+    index.add(numpy.arange(50, 55), floats.matrix[50:55].numpy())
+    asked = floats.matrix[:20].numpy()
+    found = rescore(asked, index.search(asked, K), floats.matrix, K).rows
+    assert {*found[:, :5].ravel().tolist()} == {*range(50, 55)} and (found[:, 5:] == -1).all()
+    one = rescore(asked[:1], index.search(asked[0], K), floats.matrix, K).rows
+    assert numpy.array_equal(one, found[:1])
+
+
 def recall(found: numpy.ndarray, wanted: numpy.ndarray) -> float:
     return float(numpy.mean([len({*a} & {*b}) / K for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 import torch.nn.functional as F
 from checkpoint_helpers import OPEN_CLIP, model, tokenizer_spec
 from PIL import Image
+from pyarrow import parquet
 
 import clipq
 from clipq.alignment import fold
 from clipq.embedding import Inputs, embed
-from clipq.errors import DataError
+from clipq.errors import ClipqError, DataError
 from clipq.matrices import Embeddings, save_embeddings
 from clipq.vectors import ranges_of
 
@@ -68,7 +71,8 @@ def test_the_same_model_keeps_its_index(own, photos, raw, tmp_path):
     found = clipq.drift(old, own, photos, sample=SAMPLE)
     assert found.verdict.answer == "keep" and found.same_space
     assert found.data["sample"] == SAMPLE and found.data["matched_by"] == "name"
-    assert found.cosines["before"]["min"][0] == pytest.approx(1, abs=1e-5)
+    assert found.cosines["before"]["min"] == (pytest.approx(1, abs=1e-5), None, None)
+    assert (found.data["matched"], found.few_matched) == (COUNT, False)
     for cell in found.cells:
         assert cell.overlap[10] == cell.recall[1] == (1, 1, 1), cell
         assert cell.rank_overlap[0] == pytest.approx(1, abs=1e-4)
@@ -169,7 +173,7 @@ def test_codes_are_compared_as_what_they_stand_for(own, photos, raw, tmp_path):
         save_embeddings(normal.as_dtype(dtype, ranges), tmp_path / "old.parquet")
         found = clipq.drift(tmp_path / "old.parquet", own, photos, sample=SAMPLE)
         assert found.cell("new", "old").overlap[10][0] > least
-        assert found.same_space and found.old["exact"] is False and found.verdict.answer == "keep"
+        assert found.same_space and found.old["exact"] is (dtype == "float16") and found.verdict.answer == "keep"
         assert (dtype == "ubinary") <= ("of its codes, " in found.verdict.sentence)  # bits find few of the same rows
 
 
@@ -198,3 +202,80 @@ def test_a_broken_picture_is_left_out(own, raw, photos, tmp_path):
     found = clipq.drift(old, own, folder)
     assert found.data["sample"] == 59 and list(found.data["broken"]) == [raw.names[7]]
     assert found.cell("new", "old").rows == COUNT
+
+
+def nothing_is_embedded(*_, **__):
+    pytest.fail("the work began")
+
+
+def test_what_is_refused_before_the_work(own, photos, raw, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("clipq.drifting.measuring.paired", nothing_is_embedded)
+    old = written(tmp_path / "old.npy", raw, raw.matrix)
+    with pytest.raises(ClipqError, match="unknown method 'bogus'"):
+        clipq.drift(old, own, photos, align="bogus")
+    monkeypatch.setattr("clipq.alignment.pairs.paired", nothing_is_embedded)
+    with pytest.raises(ClipqError, match="unknown method 'bogus'"):
+        clipq.align(own, old, photos, method="bogus")
+    lines = Inputs.of(texts).names
+    for width, dtype, words in ((9, "float32", "are of width 9, and"), (raw.matrix.shape[1], "int8", "and codes")):
+        found = Embeddings(lines, F.normalize(torch.randn(len(lines), width)), {}, {})
+        found = found if dtype == "float32" else found.as_dtype(dtype, ranges_of(torch.randn(200, width), {}, "these"))
+        save_embeddings(found, tmp_path / "texts.parquet")
+        with pytest.raises(DataError, match=words):
+            clipq.drift(old, own, photos, texts=texts, old_texts=tmp_path / "texts.parquet")
+
+
+def test_texts_of_a_table_are_asked_by_their_text(own, photos, raw, texts, tmp_path):
+    old, lines = written(tmp_path / "old.npy", raw, raw.matrix), list(Inputs.of(texts).names)
+    shown = [lines[0], None, " ", *lines]
+    columns = {"id": [f"row {i}" for i in range(len(shown))], "text": shown}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "texts.parquet")
+    save_embeddings(
+        Embeddings(tuple(lines), own.encode_text(lines, normalize=True), {}, {}), tmp_path / "old_texts.npy"
+    )
+    found = [
+        clipq.drift(old, own, photos, sample=SAMPLE, texts=source, old_texts=tmp_path / "old_texts.npy")
+        for source in (texts, tmp_path / "texts.parquet")
+    ]
+    assert found[0].cells == found[1].cells and found[1].data["texts"] == len(lines)
+
+
+def test_too_few_that_can_be_read(own, raw, photos, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, name in enumerate(raw.names[:40]):
+        (folder / name).write_bytes((photos / name).read_bytes() if i < 3 else b"no picture")
+    old = written(tmp_path / "old.npy", raw, raw.matrix)
+    with pytest.raises(DataError, match=r"only 3 inputs can be compared, of 40; 37 could not be read, as 003.png: "):
+        clipq.drift(old, own, folder)
+
+
+def test_the_own_space_with_other_pictures(own, photos, raw, tmp_path):
+    """Names of other pictures: what the index says of itself is true, and nothing that is compared is."""
+    old = written(tmp_path / "old.safetensors", raw, raw.matrix.flip(0), **raw.about)
+    with pytest.raises(DataError, match="the names do not lead to what it was made of"):
+        clipq.drift(old, own, photos, sample=SAMPLE)
+
+
+def test_rows_that_stand_twice_do_not_find_themselves(own, photos, raw, tmp_path):
+    matrix = F.normalize(raw.matrix, dim=1)
+    noisy = F.normalize(matrix + 0.3 * matrix.std() * torch.randn(matrix.shape), dim=1)
+    once = clipq.drift(written(tmp_path / "once.npy", raw, noisy), own, photos)
+    twice = replace(raw, names=raw.names * 2)
+    both = clipq.drift(written(tmp_path / "twice.npy", twice, torch.cat([noisy, noisy])), own, photos)
+    assert (once.data["matched"], both.data["matched"]) == (COUNT, 2 * COUNT)
+    assert both.cell("new", "old").recall[1][0] == once.cell("new", "old").recall[1][0] < 1
+
+
+def test_codes_of_another_model_are_not_told_to_be_embedded_again(own, photos, raw, texts, tmp_path):
+    """Bits of the same vectors, which do not say so: the same model, asked as ever."""
+    normal = Embeddings(raw.names, F.normalize(raw.matrix, dim=1), {}, {})
+    bits = normal.as_dtype("ubinary", ranges_of(normal.matrix, {}, "these"))
+    save_embeddings(bits, tmp_path / "old.npy")
+    found = clipq.drift(tmp_path / "old.npy", own, photos, sample=SAMPLE, align=True)
+    assert found.verdict.answer == "unsure" and "at least" in found.verdict.sentence
+    lines = Inputs.of(texts).names
+    asked = own.encode_text(list(lines), normalize=True)
+    save_embeddings(Embeddings(lines, asked, {}, {}), tmp_path / "texts.npy")
+    told = clipq.drift(tmp_path / "old.npy", own, photos, sample=SAMPLE, texts=texts, old_texts=tmp_path / "texts.npy")
+    assert told.verdict.answer == "keep" and "by texts alone" in told.verdict.sentence

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from safetensors.torch import save_file
 
 from clipq.errors import DataError, UnknownNameError
-from clipq.indexes import Layout, foreign, open_index, raw
+from clipq.indexes import Index, Layout, foreign, open_index, raw
 
 NAMES = [f"photos/{i}.jpg" for i in range(40)]
 
@@ -71,6 +71,36 @@ def test_names_as_json_and_of_numbers(matrix, tmp_path):
         assert read(tmp_path / "old.npy", Layout(tmp_path / "names.json"))[0] == tuple(NAMES)
 
 
+@pytest.mark.parametrize("ending", ["txt", "json"])
+def test_one_name_too_many_is_a_headline(ending, matrix, tmp_path):
+    np.save(tmp_path / "old.npy", matrix)
+    listed = ["filename", *NAMES]
+    text = json.dumps(listed) if ending == "json" else "\n".join(listed) + "\n"
+    (tmp_path / f"names.{ending}").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="has 41 names and .* 40 vectors; .* no headline"):
+        open_index(tmp_path / "old.npy", Layout(tmp_path / f"names.{ending}"))
+
+
+def test_vectors_that_are_none(matrix, tmp_path):
+    named(tmp_path / "old.npy.names.txt")
+    np.save(tmp_path / "old.npy", matrix.astype(np.longdouble))
+    with pytest.raises(DataError, match="of 64 bits at most"):
+        open_index(tmp_path / "old.npy")
+    matrix[[3, 5]] = 0
+    np.save(tmp_path / "old.npy", matrix)
+    with pytest.raises(DataError, match=r"the vector of 'photos/3.jpg' is 0 \(2 such in rows 0 to 14\)"):
+        list(open_index(tmp_path / "old.npy").blocks())
+
+
+def test_a_reader_that_breaks_is_an_error_of_the_data(tmp_path):
+    def read():
+        yield torch.ones(2, 3)
+        raise IndexError("of another library\nand more")
+
+    with pytest.raises(DataError, match="cannot be read: IndexError: of another library"):
+        list(Index(tmp_path / "old", "a test", ["a", "b", "c"], 3, read).blocks())
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -100,7 +130,7 @@ def test_arrays_without_names_or_floats(matrix, tmp_path):
 
 
 def test_a_tensor_of_several(matrix, tmp_path):
-    path, other = tmp_path / "old.safetensors", torch.zeros(40, 9)
+    path, other = tmp_path / "old.safetensors", torch.ones(40, 9)
     save_file({"embeddings": torch.from_numpy(matrix).bfloat16(), "other": other, "scale": torch.ones(3)}, path)
     named(tmp_path / "old.safetensors.names.txt")
     names, found = read(path)
@@ -147,6 +177,37 @@ def test_a_folder_of_tables_and_columns_by_name(matrix, tmp_path):
     with pytest.raises(DataError, match="unknown column of names 'wher'"):
         open_index(tmp_path, Layout(name_column="wher"))
     assert read(tmp_path, Layout(named(tmp_path / "names.txt")))[0] == tuple(NAMES)
+
+
+def test_vectors_whose_widths_add_up(tmp_path):
+    table = pa.table({"path": list("abcd"), "vector": [[1.0] * n for n in (3, 5, 4, 4)]})
+    parquet.write_table(table, tmp_path / "old.parquet")
+    with pytest.raises(DataError, match="one of another width"):
+        open_index(tmp_path / "old.parquet")
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"name": ["c"], "vec": [[1.0, 2.0]]}, r"1.parquet has no column 'embedding' of vectors"),
+        ({"path": ["c"], "embedding": [[1.0, 2.0]]}, r"1.parquet has no column 'name' of names"),
+        ({"name": pa.array([None], pa.string()), "embedding": [[1.0, 2.0]]}, r"1.parquet: 1 rows have no 'name'"),
+    ],
+)
+def test_a_folder_whose_tables_do_not_agree(second, words, tmp_path):
+    parquet.write_table(pa.table({"name": ["a"], "embedding": [[1.0, 2.0]]}), tmp_path / "0.parquet")
+    parquet.write_table(pa.table(second), tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=words):
+        open_index(tmp_path)
+
+
+def test_what_is_said_in_vain(matrix, tmp_path):
+    np.save(tmp_path / "old.npy", matrix)
+    with pytest.raises(DataError, match="--name-column says what such a file"):
+        open_index(tmp_path / "old.npy", Layout(named(tmp_path / "names.txt"), name_column="path"))
+    parquet.write_table(pa.table({"path": NAMES, "vector": lists("list", matrix)}), tmp_path / "old.parquet")
+    with pytest.raises(DataError, match="give one of --names and --name-column"):
+        open_index(tmp_path / "old.parquet", Layout(tmp_path / "names.txt", name_column="path"))
 
 
 def test_tables_with_gaps(matrix, tmp_path):

@@ -50,3 +50,37 @@ def test_texts_are_equal_or_other():
 def test_nothing_in_common_says_what_there_is():
     with pytest.raises(DataError, match="the index has '7', '8', the data 'cats/1.jpg', 'cats/2.jpg'"):
         match(("7", "8", "9"), DATA)
+
+
+@pytest.mark.parametrize(
+    ("index", "data", "expected"),
+    [
+        (("cover.jpg", "/m/p/1.jpg", "/m/p/2.jpg", "/m/p/3.jpg"), ("cover.jpg", "1.jpg", "2.jpg", "3.jpg"), 4),
+        (("/m/p/a/1.jpg", "/m/p/a/2.jpg"), ("1.jpg", "a/1.jpg", "a/2.jpg"), {0: 1, 1: 2}),
+        (("/x/2019/1.jpg", "/x/2020/2.jpg"), ("2021/1.jpg", "2020/2.jpg"), {1: 1}),  # of another year
+        (("C:\\p\\a\\1.jpg", "C:\\p\\b\\1.jpg", "C:\\p\\b\\2.jpg"), ("a/1.jpg", "b/1.jpg", "b/2.jpg"), 3),
+        (("e\u0301.jpg", "a.jpg"), ("\u00e9.jpg", "a.jpg"), 2),
+        (("all/cats/1.jpg", "all/dogs/1.jpg"), ("here/cats/1.jpg", "here/dogs/1.jpg"), 2),
+        (("1.jpg", "2.jpg", "a/9.jpg", "3.jpg"), ("1.jpg", "2.jpg", "b/9.jpg", "3.jpg"), {0: 0, 1: 1, 3: 3}),
+        (("/m/a/1.jpg", "/m/b/1.jpg"), ("1.png", "2.png", "a/1.png"), {0: 2}),
+    ],
+)
+def test_the_longest_end_of_a_path_decides(index, data, expected):
+    found = match(index, data)
+    expected = {i: i for i in range(expected)} if isinstance(expected, int) else expected
+    assert dict(zip(found.rows, found.places, strict=True)) == expected
+    assert found.found == len(expected)
+
+
+def test_rows_of_one_name_are_kept_together():
+    found = match(("1.jpg", "2.jpg", "1.jpg", "x.jpg", "1.jpg"), ("2.jpg", "1.jpg"))
+    assert (found.rows, found.places, found.twins, found.found) == ((0, 1), (1, 0), {0: (2, 4)}, 4)
+    assert (found.some([1]).twins, found.some([0]).twins, found.some([0]).found) == ({}, {0: (2, 4)}, 4)
+    with pytest.raises(DataError, match="1002 rows of the index have the name 'image'"):
+        match(["image"] * 1002 + ["other"], ("image", "other"))
+
+
+def test_long_lists_are_matched_fast():
+    """Every file has the same name, as folders of one picture each have it."""
+    names = [f"{i % 97}/{i}/image.jpg" for i in range(20_000)]
+    assert len(match([f"/mnt/{name}" for name in names], names)) == 20_000

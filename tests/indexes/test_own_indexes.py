@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from clipq.errors import DataError
-from clipq.indexes import open_index, own, raw
+from clipq.indexes import Layout, open_index, own, raw
 from clipq.matrices import Embeddings, read_embeddings, save_embeddings
 from clipq.matrices.folders import finish, write_shard
 from clipq.vectors import DTYPES, ranges_of
@@ -47,7 +48,7 @@ def test_files(ending, dtype, tmp_path):
     path = tmp_path / f"old{ending}"
     save_embeddings(embeddings(dtype), path)
     found = checked(path, read_embeddings(path))
-    assert found.exact == (dtype == "float32")
+    assert found.exact == (dtype in ("float32", "float16"))
     assert found.kind == f"clipq {ending[1:]} of {dtype}"
     assert found.about["fingerprint"] == "f" * 64
     assert json.dumps(found.described())
@@ -84,8 +85,29 @@ def test_a_vector_that_is_not_finite_is_named(tmp_path):
 def test_names_that_are_not_as_many_as_vectors(tmp_path):
     save_embeddings(embeddings(), tmp_path / "old.npy")
     (tmp_path / "old.npy.names.txt").write_text("a\nb\n", encoding="utf-8")
-    with pytest.raises(DataError, match="vectors and 2 names"):
-        list(open_index(tmp_path / "old.npy").blocks())
+    with pytest.raises(DataError, match="2 names and a matrix of"):
+        open_index(tmp_path / "old.npy")
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors", ".npy"])
+def test_ranges_that_were_altered(ending, tmp_path):
+    """They would restore other vectors: what reads a file whole refuses it as well."""
+    found = embeddings("int8-per-dimension")
+    save_embeddings(
+        replace(found, ranges=replace(found.ranges, std=found.ranges.std.flip(0) * 3)), tmp_path / f"old{ending}"
+    )
+    for reader in (read_embeddings, open_index):
+        with pytest.raises(DataError, match="the ranges are not those of their sha256"):
+            reader(tmp_path / f"old{ending}")
+
+
+@pytest.mark.parametrize("said", [{"names": "names.txt"}, {"name_column": "name"}, {"vectors": "embedding"}])
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors", ".npy"])
+def test_nothing_is_said_of_what_says_it_itself(ending, said, tmp_path):
+    save_embeddings(embeddings(), tmp_path / f"old{ending}")
+    words = "does not exist|there is no" if (ending, *said) == (".npy", "names") else "leave it out"
+    with pytest.raises(DataError, match=words):
+        open_index(tmp_path / f"old{ending}", Layout(**said))
 
 
 @pytest.mark.parametrize(

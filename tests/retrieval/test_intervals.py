@@ -40,8 +40,11 @@ def test_percentiles_are_numpys_and_lie_in_their_intervals():
     values, shares = torch.randn(301), (0.0, 0.01, 0.5, 0.95, 1.0)
     found = percentile_intervals(values, shares)
     assert [one[0] for one in found] == pytest.approx(np.quantile(values.double().numpy(), shares).tolist())
-    assert all(low <= value <= high for value, low, high in found)
+    assert [low is None for _, low, _ in found] == [True, True, False, False, True], "nobody drew what lies beyond"
+    assert all(low <= value <= high for value, low, high in found if low is not None)
     assert found[2][2] - found[2][1] < 0.5
+    assert percentile_intervals(torch.randn(400), (0.01,))[0][1] is not None
+    assert len(percentile_intervals(torch.rand(170_000), (0.5,), draws=100)) == 1, "more than torch takes at once"
 
 
 def test_the_same_draws_every_time_and_none_where_all_are_equal():

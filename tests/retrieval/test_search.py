@@ -108,3 +108,9 @@ def test_replaced_and_gathered_rows(size):
     assert gathered(in_blocks(rows, size), order).equal(rows[order])
     with pytest.raises(DataError, match="ends before row 23"):
         gathered(in_blocks(rows, size), torch.tensor([3, 23]))
+
+
+def test_several_rows_are_left_out():
+    index, out = torch.randn(300, 8), torch.tensor([[3, 250, -1], [0, -1, -1]])
+    found = nearest(index[[3, 0]], in_blocks(index, 100), out, 300).rows
+    assert not set(found[0].tolist()) & {3, 250} and 0 not in found[1] and 250 in found[1]

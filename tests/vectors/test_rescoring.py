@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy
 import pytest
 import torch
@@ -111,6 +113,31 @@ def test_queries_of_any_float_and_no_candidates_at_all(matrix, asked, candidates
     empty = rescore(asked, numpy.zeros((21, 0), numpy.int64), matrix, 3)
     assert (empty.rows == -1).all() and empty.rows.shape == empty.scores.shape == (21, 3)
     assert rescore(asked[:0], candidates[:0], matrix, 3).rows.shape == (0, 3)
+
+
+class FewFound(NamedTuple):
+    """As usearch returns what it found, padded with zeros."""
+
+    keys: numpy.ndarray
+    distances: numpy.ndarray
+    counts: numpy.ndarray
+
+
+def test_what_stands_beyond_the_counts_is_no_candidate(matrix, asked):
+    counts = numpy.arange(21) % 5
+    there = numpy.arange(6) < counts[:, None]
+    keys = numpy.where(there, numpy.arange(100, 106), 0).astype(numpy.uint64)
+    wanted = brute(asked, matrix, numpy.where(there, keys.astype(int), -1), 4)
+    found = rescore(asked, FewFound(keys, keys.astype(float), counts), matrix, numpy.int64(4))
+    assert numpy.array_equal(found.rows, wanted) and not (found.rows == 0).any()
+    assert numpy.array_equal(rescore(asked, keys, matrix, 4, counts=counts).rows, wanted)
+    with pytest.raises(DataError, match=r"counts are whole numbers \[21\]"):
+        rescore(asked, keys, matrix, 4, counts=counts[:3])
+
+
+def test_rows_in_another_order_of_bytes(matrix, asked, candidates):
+    found = rescore(asked, candidates, matrix.numpy().astype(">f4"), 5)
+    assert numpy.array_equal(found.rows, rescore(asked, candidates, matrix, 5).rows)
 
 
 def test_what_does_not_fit_is_a_typed_error(matrix, asked, candidates, ranges):

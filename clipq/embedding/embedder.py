@@ -77,6 +77,8 @@ class Embedder:
             raise DataError(f"tower={self.tower!r} is none; give 'image' or 'text', or None for the column's own.")
         if isinstance(self.model, (str, os.PathLike)) and Path(self.model).exists():
             object.__setattr__(self, "model", os.path.abspath(self.model))  # noqa: PTH100 (links stay as they are)
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))  # noqa: PTH100
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.model, (str, os.PathLike)):

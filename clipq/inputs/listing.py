@@ -61,7 +61,8 @@ class Inputs:
         if source.is_dir():
             images = pictures(source)
             names = tuple(entry.key for entry in images.entries)
-            return cls(source, "image", names, images.digest(), images.entries, decode)
+            entries = tuple(replace(entry, path=entry.path.absolute()) for entry in images.entries)
+            return cls(source, "image", names, images.digest(), entries, decode)
         lines = _lines(source)
         return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())
 
@@ -96,10 +97,16 @@ class Inputs:
 
 
 def _files(source: Path | str, ending: str) -> list[str]:
-    """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures."""
-    named = is_remote(source) or not source.is_dir()
+    """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures.
+
+    By their whole paths: workers elsewhere have other working folders.
+    """
     files = files_at(source, (ending,))
-    return files if named or not files or not has_pictures(source) else []
+    if is_remote(source):
+        return files
+    if source.is_dir() and files and has_pictures(source):
+        return []
+    return [str(Path(file).absolute()) for file in files]
 
 
 def _of_tables(

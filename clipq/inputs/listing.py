@@ -16,7 +16,8 @@ from .folders import has_pictures, pictures
 from .images import Entry, Images, is_image, unlike_a_file
 from .places import files_at, is_remote
 from .scaling import DECODE, check_decode
-from .table_rows import Listed, TableRow, listed_table
+from .table_listing import Listed, listed_table
+from .table_rows import TableRow
 
 
 @dataclass(frozen=True)

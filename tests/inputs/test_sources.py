@@ -41,3 +41,18 @@ def test_relative_sources_are_read_from_another_working_folder(tmp_path, monkeyp
     sent = pickle.dumps(found.part(range(1)))
     monkeypatch.chdir("/")
     assert pickle.loads(sent).entry(0).read() == PNG == found.entry(0).read()
+
+
+def test_more_tables_than_files_may_be_open(tmp_path):
+    resource = pytest.importorskip("resource")
+    for part in range(80):
+        parquet.write_table(
+            pyarrow.table({"text": [f"text {part}"], "id": [f"id {part}"]}), tmp_path / f"{part}.parquet"
+        )
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        found = Inputs.of(tmp_path)
+        assert sorted(found.text(row) for row in range(80)) == sorted(f"text {part}" for part in range(80))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

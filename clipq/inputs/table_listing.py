@@ -1,0 +1,117 @@
+"""The rows of parquet files, listed by the files' footers: how many there are, what they are called, what is read."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from ..errors import ClipqError, DataError, SourceError, first_line
+from .places import name_of, open_place
+from .table_columns import TableColumn, chosen, keys_of
+from .table_rows import TableRow, opened_table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Parquet files that share a column. `rows`: of each file. `keys`: each file's names, None where it has none."""
+
+    files: tuple[str, ...]
+    rows: tuple[int, ...]
+    column: TableColumn
+    keys: tuple[Any, ...]
+    digest: str
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The file that holds a row, and the row there."""
+        ends = self._ends
+        file = bisect_right(ends, row)
+        return file, row - (ends[file] - self.rows[file])
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(self.rows))
+
+    def name(self, row: int) -> str:
+        file, own = self.place(row)
+        value = None if self.keys[file] is None else self.keys[file][own].as_py()
+        return f"{name_of(self.files[file])}#{own}" if value is None else str(value)
+
+    def entry(self, row: int) -> TableRow:
+        file, own = self.place(row)
+        return TableRow(self.files[file], self.column, own, self.name(row))
+
+
+class Listed(Sequence):
+    """A sequence whose items are made when they are asked for."""
+
+    def __init__(self, count: int, item: Any):
+        self.count, self.item = count, item
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return tuple(self.item(one) for one in range(*place.indices(self.count)))
+        return self.item(range(self.count)[place])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.item, range(self.count))
+
+
+def listed_table(files: Sequence[str], column: str | None, names: str | None) -> Table:
+    """The rows of parquet files. Raises `DataError` for no rows, a missing column, or files that do not agree.
+
+    column: that holds the pictures or texts; None: the one that must be it. names: that names the rows; None: the
+    first of "name", "key", "id" and the like; a row that has none is called FILE#ROW.
+    """
+    parts = [_part(file, column, names) for file in files]
+    columns = {part.column for part in parts}
+    if len(columns) > 1:
+        raise DataError(f"the tables beside {files[0]} do not agree in what to embed: {sorted(map(str, columns))}.")
+    (found,) = columns
+    rows = tuple(part.rows for part in parts)
+    if not sum(rows):
+        raise DataError(f"{files[0]} has no rows, so there is nothing to embed.")
+    digest = hashlib.sha256(f"{found.name} {found.kind}".encode())
+    for file, part in zip(files, parts, strict=True):
+        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\n".encode())
+    return Table(tuple(files), rows, found, tuple(part.keys for part in parts), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is to be known of one file before its rows are read. keys: the names of its rows, None where it has none."""
+
+    column: TableColumn
+    rows: int
+    keys: Any
+    footer: str
+
+
+def _part(file: str, column: str | None, names: str | None) -> _Part:
+    """One file is open at a time: there may be more of them than a process may open."""
+    opened = opened_table(file)
+    try:
+        found = chosen(opened, column, file)
+        return _Part(found, opened.metadata.num_rows, keys_of(opened, names, found.name, file), _footer(file))
+    except ClipqError:
+        raise
+    except Exception as error:  # the border to Arrow, whose errors are of many kinds
+        raise SourceError(f"{file} cannot be read as parquet: {first_line(error)}.") from error
+    finally:
+        opened.close(force=True)
+
+
+def _footer(source: str) -> str:
+    """sha256 of a parquet file's footer, which has the place, the size and mostly the extremes of each of its parts."""
+    with open_place(source) as file:
+        file.seek(-8, 2)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - length, 2)
+        return hashlib.sha256(file.read(length)).hexdigest()

@@ -25,19 +25,19 @@ class TableColumn:
         return "text" if self.kind == "text" else "image"
 
 
-def keys_of(file: Any, names: str | None, column: str, source: str) -> Any:
-    """The column that names the rows, in memory; None if there is none."""
+def keys_of(file: Any, names: str | None, column: str, source: str) -> tuple[str, Any] | None:
+    """The column that names the rows, and its values in memory; None if there is none."""
     schema = file.schema_arrow
     if names is not None and names not in schema.names:
         raise DataError(f"{source} has no column {names!r} to name its rows; it has: {', '.join(schema.names)}.")
     found = names or next((one for one in KEYS if one in schema.names and one != column and _is_key(schema, one)), None)
     if found is None:
         return None
-    column = file.read(columns=[found]).column(found)
-    column.validate(full=True)
-    if len(column) != file.metadata.num_rows:
-        raise ValueError(f"it says {file.metadata.num_rows} rows, and {found!r} has {len(column)}")
-    return column
+    values = file.read(columns=[found]).column(found)
+    values.validate(full=True)
+    if len(values) != file.metadata.num_rows:
+        raise ValueError(f"it says {file.metadata.num_rows} rows, and {found!r} has {len(values)}")
+    return found, values
 
 
 def _is_key(schema: Any, name: str) -> bool:

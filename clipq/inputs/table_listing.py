@@ -78,19 +78,26 @@ def listed_table(files: Sequence[str], column: str | None, names: str | None) ->
     rows = tuple(part.rows for part in parts)
     if not sum(rows):
         raise DataError(f"{files[0]} has no rows, so there is nothing to embed.")
-    digest = hashlib.sha256(f"{found.name} {found.kind}".encode())
+    keys = tuple(part.keys and part.keys[1] for part in parts)
+    return Table(tuple(files), rows, found, keys, _digest(found, files, parts))
+
+
+def _digest(column: TableColumn, files: Sequence[str], parts: Sequence[_Part]) -> str:
+    """sha256 of all that decides what the rows are, what they are called, and which of them can be read."""
+    digest = hashlib.sha256(f"{column.name}\0{column.kind}\0{column.named}\n".encode())
     for file, part in zip(files, parts, strict=True):
-        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\n".encode())
-    return Table(tuple(files), rows, found, tuple(part.keys for part in parts), digest.hexdigest())
+        key = part.keys and part.keys[0]
+        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\0{key}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What is to be known of one file before its rows are read. keys: the names of its rows, None where it has none."""
+    """What is to be known of one file before its rows are read. keys: of `keys_of`."""
 
     column: TableColumn
     rows: int
-    keys: Any
+    keys: tuple[str, Any] | None
     footer: str
 
 

@@ -91,7 +91,8 @@ class Embedder:
     def __call__(self, batch: Any) -> Any:
         """The batch (a mapping of columns, a pandas DataFrame, a pyarrow Table), with three more columns.
 
-        Raises `DataError` for what is no batch, or has no column of pictures or texts; never for a row.
+        Raises `DataError` for what is no batch, or has no column of pictures or texts; never for a row, but for what no
+        row is to blame for: `MissingPackageError` for URLs that need one, `MemoryError`.
         """
         import numpy
         import torch

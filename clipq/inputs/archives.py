@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import ClipqError, DataError
 from .images import MAX_BYTES, Images, is_image
 from .places import name_of, open_place, read_part, size_of
 
@@ -25,6 +25,7 @@ class MemberEntry:
     offset: int
 
     def read(self) -> bytes:
+        """Raises `SourceError` where the tar itself cannot be read."""
         return read_part(self.archive, self.offset, self.size)
 
 
@@ -70,7 +71,7 @@ def _read(archive: Path | str) -> dict[str, _Sample]:
     try:
         with open_place(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return _samples(tar, archive, size_of(archive))
-    except DataError:
+    except ClipqError:
         raise
     except Exception as error:  # tarfile meets hostile headers with errors of every kind, a RecursionError among them
         raise DataError(f"cannot read {archive} as an uncompressed tar: {error}; fetch or unpack it again") from error

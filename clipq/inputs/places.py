@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import DataError, MissingPackageError, first_line
+from ..errors import DataError, MissingPackageError, SourceError, first_line
 from .images import MAX_BYTES, read_file
 
 
@@ -38,21 +39,80 @@ def open_place(source: str | os.PathLike[str]) -> IO[bytes]:
 
 
 def read_part(source: str | os.PathLike[str], start: int, size: int) -> bytes:
-    """Some bytes of a file. Of a URL, the file is kept open and read on: parts that follow each other cost little."""
-    if not is_remote(source):
-        with Path(source).open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+    """Some bytes of a file. Of a URL, the file is kept open and read on: parts that follow each other cost little.
+
+    Raises `SourceError` where it cannot be read, or has not so many.
+    """
+    with reading(source):
+        found = _kept(source).read(start, size) if is_remote(source) else _read_part(source, start, size)
+        if len(found) != size:
+            raise EOFError(f"it ends at byte {start + len(found)}, and {size} bytes were to be read from {start} on")
+    return found
+
+
+NOBODYS_FAULT = (SourceError, MissingPackageError, MemoryError)
+"""What is raised while an input is read, and is no reason to leave that input out."""
+
+
+@contextmanager
+def reading(source: str | os.PathLike[str], where: str = "") -> Iterator[None]:
+    """What fails in here is a `SourceError` of the file `source`: it holds many inputs, and none is to blame."""
+    try:
+        yield
+    except NOBODYS_FAULT:
+        raise
+    except Exception as error:  # the border to Arrow and to file systems of every kind
+        raise SourceError(
+            f"{source} cannot be read{where}: {first_line(error)}. What is finished is kept: give the same command "
+            "again once the file is whole and can be reached."
+        ) from error
+
+
+def _read_part(source: str | os.PathLike[str], start: int, size: int) -> bytes:
+    with Path(source).open("rb") as file:
+        file.seek(start)
+        return file.read(size)
+
+
+class _Kept:
+    """A remote file that is kept open, for one thread at a time; after a failure it is opened anew."""
+
+    def __init__(self, source: str):
+        self.source, self.lock = source, threading.Lock()
+        self.file: IO[bytes] | None = None
+
+    def read(self, start: int, size: int) -> bytes:
+        with self.lock:
+            try:
+                self.file = self.file or open_place(self.source)
+                self.file.seek(start)
+                return self.file.read(size)
+            except BaseException:
+                self._close()
+                raise
+
+    def close(self) -> None:
+        with self.lock:
+            self._close()
+
+    def _close(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            with suppress(Exception):
+                file.close()
+
+
+def _kept(source: str) -> _Kept:
     with _lock:
-        if source not in _open:
-            while len(_open) >= _MOST_OPEN:
-                _open.popitem(last=False)[1].close()
-            _open[source] = open_place(source)
-        _open[source].seek(start)
-        return _open[source].read(size)
+        found = _open.setdefault(source, _Kept(source))
+        _open.move_to_end(source)
+        old = [_open.popitem(last=False)[1] for _ in range(len(_open) - _MOST_OPEN)]
+    for one in old:  # each may be waited for: another thread reads it
+        one.close()
+    return found
 
 
-_open: OrderedDict[str, IO[bytes]] = OrderedDict()
+_open: OrderedDict[str, _Kept] = OrderedDict()
 _lock = threading.Lock()
 _MOST_OPEN = 4
 

@@ -87,7 +87,7 @@ def _digest(column: TableColumn, files: Sequence[str], parts: Sequence[_Part]) -
     digest = hashlib.sha256(f"{column.name}\0{column.kind}\0{column.named}\n".encode())
     for file, part in zip(files, parts, strict=True):
         key = part.keys and part.keys[0]
-        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\0{key}\n".encode())
+        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\0{key}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

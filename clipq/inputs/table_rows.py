@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import SourceError, first_line
 from .images import MAX_BYTES
-from .places import is_remote, open_place, read_place
+from .places import NOBODYS_FAULT, is_remote, open_place, read_place, reading
 from .table_columns import TableColumn
 
 _WINDOW = 64  # rows decoded at a time
@@ -38,7 +38,7 @@ class TableRow:
 
     def read(self) -> Any:
         """Raises `OSError` for a row without a value, `SourceError` where the file itself cannot be read."""
-        value = _stream(self.file, self.column.name).value(self.row)
+        value = _value(self.file, self.column.name, self.row)
         if self.column.kind == "struct" and value is not None:
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if self.column.kind == "text" or value is None:
@@ -66,21 +66,20 @@ class _Stream:
         self.source, self.column = source, column
         self.lock = threading.Lock()
         self.windows: deque[tuple[int, Any]] = deque(maxlen=_WINDOWS)
-        self.file = opened_table(source)
-        metadata = self.file.metadata
-        self.groups = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
+        self.file: Any = None
+        self.groups = [0]
         self.next, self.batches = -1, iter(())
 
     def value(self, row: int) -> Any:
-        with self.lock:
-            try:
-                return self._value(row)
-            except Exception as error:  # the border to Arrow, whose errors are of many kinds
-                self.next, self.batches = -1, iter(())
-                raise SourceError(
-                    f"{self.source} cannot be read at row {row}: {first_line(error)}. What is finished is kept: give "
-                    "the same command again once the file is whole and can be reached."
-                ) from error
+        with self.lock, reading(self.source, f" at row {row}"):
+            if self.file is None:
+                self._open()
+            return self._value(row)
+
+    def _open(self) -> None:
+        self.file = opened_table(self.source)
+        metadata = self.file.metadata
+        self.groups = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
 
     def _value(self, row: int) -> Any:
         for start, column in self.windows:
@@ -110,15 +109,20 @@ _streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _stream(source: str, column: str) -> _Stream:
+def _value(source: str, column: str, row: int) -> Any:
+    """A row's value. A file that failed is opened anew the next time."""
+    key = source, column
     with _lock:
-        key = source, column
-        if key not in _streams:
-            _streams[key] = _Stream(source, column)
+        stream = _streams.setdefault(key, _Stream(*key))
         _streams.move_to_end(key)
         while len(_streams) > _FILES:
             _streams.popitem(last=False)
-        return _streams[key]
+    try:
+        return stream.value(row)
+    except BaseException:
+        with _lock:
+            _streams.pop(key, None)
+        raise
 
 
 def opened_table(source: str) -> Any:
@@ -128,5 +132,7 @@ def opened_table(source: str) -> Any:
     try:
         place = open_place(source) if is_remote(source) else source
         return parquet.ParquetFile(place, buffer_size=_BUFFER, pre_buffer=False)
+    except NOBODYS_FAULT:
+        raise
     except Exception as error:  # the border to Arrow and to file systems
         raise SourceError(f"{source} cannot be read as parquet: {first_line(error)}.") from error

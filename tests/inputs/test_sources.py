@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow
@@ -10,7 +14,10 @@ import pytest
 from picture_helpers import encoded, picture, write_tar
 from pyarrow import parquet
 
+from clipq.embedding.rows import picture_reader
+from clipq.errors import MissingPackageError, SourceError
 from clipq.inputs.listing import Inputs
+from clipq.work.spent import Spent
 
 PNG = encoded(picture((200, 0, 0), 1))
 
@@ -56,3 +63,87 @@ def test_more_tables_than_files_may_be_open(tmp_path):
         assert sorted(found.text(row) for row in range(80)) == sorted(f"text {part}" for part in range(80))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of a folder in parts, as object stores give them; all of them 503 while `failing`."""
+
+    failing = False
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        content = Path(self.translate_path(self.path)).read_bytes()
+        self.answer(200, content, len(content), body=False)
+
+    def do_GET(self):
+        if Handler.failing:
+            self.send_error(503)
+            return
+        content = Path(self.translate_path(self.path)).read_bytes()
+        if asked := self.headers.get("Range"):
+            start, _, end = asked.removeprefix("bytes=").partition("-")
+            self.answer(206, content[int(start) : int(end or len(content)) + 1], len(content), int(start))
+        else:
+            self.answer(200, content, len(content))
+
+    def answer(self, status, content, total, start=0, body=True):
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(content) - 1}/{total}")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[str]:
+    """The URL of `tmp_path`."""
+    pytest.importorskip("aiohttp")
+    own = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path))
+    threading.Thread(target=own.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{own.server_port}"
+    Handler.failing = False
+    own.shutdown()
+    own.server_close()
+
+
+class Plain:
+    preprocess = staticmethod(len)
+
+
+def read(found: Inputs, row: int = 0) -> object:
+    return picture_reader(lambda row: found.entry(row).read(), Plain(), Spent())(row)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:600])])
+def test_a_tar_that_fails_is_no_pictures_fault(tmp_path, harm):
+    path = write_tar(tmp_path / "x.tar", [("a.png", PNG), ("b.png", PNG)])
+    found, content = Inputs.of(path), path.read_bytes()
+    harm(path)
+    with pytest.raises(SourceError, match=r"x\.tar cannot be read.*same command"):
+        read(found)
+    path.write_bytes(content)
+    assert read(found) == len(PNG)
+
+
+def test_a_server_that_fails_is_no_pictures_fault(server, tmp_path):
+    write_tar(tmp_path / "x.tar", [("a.png", PNG), ("b.png", PNG)])
+    found = Inputs.of(f"{server}/x.tar")
+    Handler.failing = True
+    with pytest.raises(SourceError, match=r"x\.tar cannot be read.*503"):
+        read(found)
+    Handler.failing = False
+    assert read(found) == len(PNG) == read(found, 1)
+
+
+@pytest.mark.parametrize("error", [MissingPackageError, MemoryError, SourceError])
+def test_what_no_picture_is_to_blame_for_is_raised(error):
+    def failing(row: int) -> None:
+        raise error("what")
+
+    with pytest.raises(error):
+        picture_reader(failing, Plain(), Spent())(0)

@@ -16,6 +16,7 @@ from .folders import has_pictures, pictures
 from .images import Entry, Images, is_image, unlike_a_file
 from .places import files_at, is_remote
 from .scaling import DECODE, check_decode
+from .table_columns import Asked
 from .table_listing import Listed, listed_table
 from .table_rows import TableRow
 
@@ -39,6 +40,7 @@ class Inputs:
         decode: str = DECODE,
         column: str | None = None,
         names: str | None = None,
+        as_: str | None = None,
     ) -> Inputs:
         """The pictures of a folder, the lines of a file, the rows of parquet files, or the pictures in webdataset tars.
 
@@ -47,18 +49,18 @@ class Inputs:
         decode: "exact" decodes every pixel; "scaled" lets the JPEG decoder leave out what no model of this size sees.
         column, names: of tables, the column of pictures (bytes, {"bytes", "path"} or paths) or texts, and the one that
         names the rows; None: the ones that it must be. The paths of a column are only opened if it is named.
+        as_: what the strings in that column are, "path" (of pictures; or URLs) or "text"; None: what they look like.
         Raises `DataError` if there is nothing to embed.
         """
-        decode = check_decode(decode)
+        decode, asked = check_decode(decode), Asked(column, names, as_)
         if not is_remote(source):
             source = Path(source)
         for ending, listed in _CONTAINERS.items():
             if files := _files(source, ending):
-                return listed(cls, source, files, decode, column, names)
+                return listed(cls, source, files, decode, asked)
         if is_remote(source) or "*" in str(source):
             raise DataError(f"{source} names no {' and no '.join(_CONTAINERS)} file; correct the URL or the pattern.")
-        if column is not None or names is not None:
-            raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
+        asked.refuse(source)
         if source.is_dir():
             images = pictures(source)
             names = tuple(entry.key for entry in images.entries)
@@ -110,20 +112,15 @@ def _files(source: Path | str, ending: str) -> list[str]:
     return [str(Path(file).absolute()) for file in files]
 
 
-def _of_tables(
-    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
-) -> Inputs:
-    table = listed_table(files, column, names)
+def _of_tables(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:
+    table = listed_table(files, asked)
     count = sum(table.rows)
     entries = Listed(count, table.entry)
     return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode)
 
 
-def _of_tars(
-    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
-) -> Inputs:
-    if column is not None or names is not None:
-        raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
+def _of_tars(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:
+    asked.refuse(source)
     entries = tar_members(files)
     if not entries:
         raise DataError(f"{source} holds no images; a webdataset tar has members such as 0001.jpg.")

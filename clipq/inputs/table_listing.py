@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ClipqError, DataError, SourceError, first_line
 from .places import name_of, open_place
-from .table_columns import TableColumn, chosen, keys_of
+from .table_columns import Asked, TableColumn, chosen, keys_of
 from .table_rows import TableRow, opened_table
 
 
@@ -64,16 +64,17 @@ class Listed(Sequence):
         return map(self.item, range(self.count))
 
 
-def listed_table(files: Sequence[str], column: str | None, names: str | None) -> Table:
+def listed_table(files: Sequence[str], asked: Asked) -> Table:
     """The rows of parquet files. Raises `DataError` for no rows, a missing column, or files that do not agree.
 
-    column: that holds the pictures or texts; None: the one that must be it. names: that names the rows; None: the
-    first of "name", "key", "id" and the like; a row that has none is called FILE#ROW.
+    asked: without a column, the one that must be it; without names, the first of "name", "key", "id" and the like; a
+    row that has none is called FILE#ROW.
     """
-    parts = [_part(file, column, names) for file in files]
-    columns = {part.column for part in parts}
+    parts = [_part(file, asked) for file in files]
+    columns = {part.column: file for part, file in zip(parts, files, strict=True)}
     if len(columns) > 1:
-        raise DataError(f"the tables beside {files[0]} do not agree in what to embed: {sorted(map(str, columns))}.")
+        those = ", ".join(f"{column.name!r} of {column.kind} in {file}" for column, file in columns.items())
+        raise DataError(f"the tables do not agree in what to embed: {those}; name it: --column NAME (and --as).")
     (found,) = columns
     rows = tuple(part.rows for part in parts)
     if not sum(rows):
@@ -101,12 +102,12 @@ class _Part:
     footer: str
 
 
-def _part(file: str, column: str | None, names: str | None) -> _Part:
+def _part(file: str, asked: Asked) -> _Part:
     """One file is open at a time: there may be more of them than a process may open."""
     opened = opened_table(file)
     try:
-        found = chosen(opened, column, file)
-        return _Part(found, opened.metadata.num_rows, keys_of(opened, names, found.name, file), _footer(file))
+        found = chosen(opened, asked, file)
+        return _Part(found, opened.metadata.num_rows, keys_of(opened, asked.names, found.name, file), _footer(file))
     except ClipqError:
         raise
     except Exception as error:  # the border to Arrow, whose errors are of many kinds

@@ -8,10 +8,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from clipq.errors import DataError, UnknownNameError
 from clipq.inputs.listing import Inputs
 
 
-def table(path: Path, **columns: list) -> Path:
+def table(path: Path, **columns: object) -> Path:
     parquet.write_table(pyarrow.table(columns), path)
     return path
 
@@ -21,3 +22,35 @@ def test_other_names_or_a_named_column_are_other_work(tmp_path):
     asked = ({}, {"names": "id"}, {"names": "text"}, {"column": "text"})
     digests = [Inputs.of(path, **one).digest for one in asked]
     assert len(set(digests)) == 4 and digests[0] == Inputs.of(path, names="name").digest
+
+
+@pytest.mark.parametrize(
+    ("values", "tower"),
+    [
+        ([None, "a.png", "", "b.PNG"], "image"),
+        (["https://h/img?id=1", "https://h/img?id=2", None], "image"),
+        ([None] * 500 + ["s3://b/a b.jpg"], "image"),
+        (["a cat", None, "a dog"], "text"),
+        (["see https://h/img", "https://a b"], "text"),
+        ([None, None], "text"),
+    ],
+)
+def test_strings_are_what_they_look_like(tmp_path, values, tower):
+    path = table(tmp_path / "t.parquet", x=pyarrow.array(values, pyarrow.string()))
+    assert Inputs.of(path, column="x").tower == tower
+    assert [Inputs.of(path, column="x", as_=one).tower for one in ("path", "text")] == ["image", "text"]
+
+
+def test_strings_that_look_like_both_are_asked_for(tmp_path):
+    path = table(tmp_path / "t.parquet", x=["IMG_1.jpg", "a cat on a mat"])
+    for options in ({}, {"column": "x"}):
+        with pytest.raises(DataError, match=r"'IMG_1.jpg' is named like.*'a cat on a mat' is not.*--as path"):
+            Inputs.of(path, **options)
+    found = Inputs.of(path, column="x", as_="text")
+    assert found.tower == "text" and found.text(0) == "IMG_1.jpg"
+    pictures = table(tmp_path / "p.parquet", x=[b"x"])
+    for options, words in (({"column": "x", "as_": "path"}, "holds bytes"), ({"as_": "text"}, "--column NAME --as")):
+        with pytest.raises(DataError, match=words):
+            Inputs.of(pictures, **options)
+    with pytest.raises(UnknownNameError, match="path, text"):
+        Inputs.of(path, column="x", as_="texts")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ClipqError, DataError
 from .images import MAX_BYTES, Images, is_image
-from .places import name_of, open_place, read_part, size_of
+from .places import names_of, open_place, read_part, size_of
 
 _MAX_LABEL_BYTES = 32  # "12345\n" and room to spare
 
@@ -55,12 +55,15 @@ def tar_members(archives: Sequence[str]) -> tuple[MemberEntry, ...]:
     Raises `DataError` as `tar_images`, but not for a sample without a label.
     """
     return tuple(
-        _picture(archive, sample.image) for archive in archives for sample in _read(archive).values() if sample.image
+        _picture(archive, name, sample.image)
+        for archive, name in zip(archives, names_of(archives), strict=True)
+        for sample in _read(archive).values()
+        if sample.image
     )
 
 
-def _picture(archive: str, member: tarfile.TarInfo) -> MemberEntry:
-    return MemberEntry(archive, f"{name_of(archive)}/{member.name}", 0, member.size, member.offset_data)
+def _picture(archive: str, name: str, member: tarfile.TarInfo) -> MemberEntry:
+    return MemberEntry(archive, f"{name}/{member.name}", 0, member.size, member.offset_data)
 
 
 def _archive(archive: Path, classes: int) -> list[MemberEntry]:

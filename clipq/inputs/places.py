@@ -130,6 +130,16 @@ def name_of(source: str | os.PathLike[str]) -> str:
     return os.fspath(source).rstrip("/").rpartition("/")[2] if is_remote(source) else Path(source).name
 
 
+def names_of(sources: Sequence[str]) -> list[str]:
+    """What files are called beside each other: by their last parts, or by all parts that are not the same for each."""
+    short = [name_of(one) for one in sources]
+    if len(set(short)) == len(short):
+        return short
+    parts = [one.replace(os.sep, "/").split("/") for one in sources]
+    same = len(os.path.commonprefix(parts))
+    return ["/".join(one[same:]) for one in parts]
+
+
 def files_at(source: str | os.PathLike[str], endings: Sequence[str]) -> list[str]:
     """The files of one of `endings` that `source` names, sorted: itself, those in the folder, those of a pattern (*).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ KEYS = ("name", "key", "__key__", "id", "uid", "image_id", "filename", "file_nam
 
 STRINGS = ("path", "text")
 """What strings may be: places of pictures (paths or URLs), or texts."""
+_PART = 1 << 16  # names at a time
 _WINDOW = 64  # strings that are looked at
 
 
@@ -63,6 +65,29 @@ def keys_of(file: Any, names: str | None, column: str, source: str) -> tuple[str
     if len(values) != file.metadata.num_rows:
         raise ValueError(f"it says {file.metadata.num_rows} rows, and {found!r} has {len(values)}")
     return found, values
+
+
+def repeated(columns: Sequence[Any]) -> str | None:
+    """A name that two rows have; None if there is none. Takes 16 bytes a row, and some names at a time."""
+    import numpy
+
+    parts = [numpy.fromiter(map(hash, names), numpy.int64, len(names)) for names in _names(columns)]
+    hashes = numpy.concatenate([*parts, numpy.empty(0, numpy.int64)])
+    hashes.sort()
+    again = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: set[str] = set()
+    for name in (name for names in _names(columns) if again for name in names if hash(name) in again):
+        if name in seen:
+            return name
+        seen.add(name)
+    return None  # two names with one hash are two names
+
+
+def _names(columns: Sequence[Any]) -> Iterator[list[str]]:
+    """The names of rows in parts, as messages show them; a row without one is called otherwise."""
+    for column in columns:
+        for start in range(0, len(column), _PART):
+            yield [str(name).strip() for name in column.slice(start, _PART).to_pylist() if name is not None]
 
 
 def _is_key(schema: Any, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from ..errors import ClipqError, DataError, SourceError, first_line
-from .places import name_of, open_place
-from .table_columns import Asked, TableColumn, chosen, keys_of
+from ..errors import ClipqError, ClipqWarning, DataError, SourceError, first_line
+from .places import names_of, open_place
+from .table_columns import Asked, TableColumn, chosen, keys_of, repeated
 from .table_rows import TableRow, opened_table
 
 
 @dataclass(frozen=True)
 class Table:
-    """Parquet files that share a column. `rows`: of each file. `keys`: each file's names, None where it has none."""
+    """Parquet files that share a column. names, rows: of each file. keys: its rows' names, None if it has none."""
 
     files: tuple[str, ...]
+    names: tuple[str, ...]
     rows: tuple[int, ...]
     column: TableColumn
     keys: tuple[Any, ...]
@@ -39,7 +41,7 @@ class Table:
     def name(self, row: int) -> str:
         file, own = self.place(row)
         value = None if self.keys[file] is None else self.keys[file][own].as_py()
-        return f"{name_of(self.files[file])}#{own}" if value is None else str(value)
+        return f"{self.names[file]}#{own}" if value is None else str(value)
 
     def entry(self, row: int) -> TableRow:
         file, own = self.place(row)
@@ -79,17 +81,32 @@ def listed_table(files: Sequence[str], asked: Asked) -> Table:
     rows = tuple(part.rows for part in parts)
     if not sum(rows):
         raise DataError(f"{files[0]} has no rows, so there is nothing to embed.")
-    keys = tuple(part.keys and part.keys[1] for part in parts)
-    return Table(tuple(files), rows, found, keys, _digest(found, files, parts))
+    keys, called = _keys(parts, asked.names, files[0]), tuple(names_of(files))
+    digest = hashlib.sha256(f"{found.name}\0{found.kind}\0{found.named}\n".encode())
+    for name, key, part in zip(called, keys, parts, strict=True):
+        line = f"{name}\0{part.rows}\0{part.footer}\0{key and key[0]}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return Table(tuple(files), called, rows, found, tuple(key and key[1] for key in keys), digest.hexdigest())
 
 
-def _digest(column: TableColumn, files: Sequence[str], parts: Sequence[_Part]) -> str:
-    """sha256 of all that decides what the rows are, what they are called, and which of them can be read."""
-    digest = hashlib.sha256(f"{column.name}\0{column.kind}\0{column.named}\n".encode())
-    for file, part in zip(files, parts, strict=True):
-        key = part.keys and part.keys[0]
-        digest.update(f"{name_of(file)}\0{part.rows}\0{part.footer}\0{key}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def _keys(parts: Sequence[_Part], names: str | None, source: str) -> list[tuple[str, Any] | None]:
+    """The columns that name the rows of each file, each row differently, and their values; or none.
+
+    Raises `DataError` where the user named a column (`names`) that does not.
+    """
+    keys = [part.keys for part in parts]
+    again = repeated([key[1] for key in keys if key])
+    if again is None:
+        return keys
+    column = next(key[0] for key in keys if key)
+    if names is not None:
+        raise DataError(
+            f"the column {names!r} calls several rows {again!r}, and a row is known by its name; name another one, or "
+            "none: then rows are called FILE#ROW."
+        )
+    text = f"the column {column!r} of {source} calls several rows {again!r}, so rows are called FILE#ROW"
+    warnings.warn(f"{text}; --names NAME names another column", ClipqWarning, stacklevel=2)
+    return [None] * len(keys)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from clipq.errors import DataError, UnknownNameError
+from clipq.errors import ClipqWarning, DataError, UnknownNameError
 from clipq.inputs.listing import Inputs
+from clipq.inputs.table_columns import repeated
 
 
 def table(path: Path, **columns: object) -> Path:
@@ -54,3 +56,31 @@ def test_strings_that_look_like_both_are_asked_for(tmp_path):
             Inputs.of(pictures, **options)
     with pytest.raises(UnknownNameError, match="path, text"):
         Inputs.of(path, column="x", as_="texts")
+
+
+def test_a_column_that_names_rows_twice_names_none(tmp_path):
+    table(tmp_path / "0.parquet", text=["a", "b"], id=[0, 1], other=["u", "v"])
+    assert list(Inputs.of(tmp_path).names) == ["0", "1"]
+    table(tmp_path / "1.parquet", text=["c", "d", "e"], id=[None, 1, None], other=["w", None, None])
+    with pytest.warns(ClipqWarning, match=r"'id' of .*0\.parquet calls several rows '1'.*--names"):
+        found = Inputs.of(tmp_path)
+    assert list(found.names) == ["0.parquet#0", "0.parquet#1", "1.parquet#0", "1.parquet#1", "1.parquet#2"]
+    with pytest.raises(DataError, match="'id' calls several rows '1'"):
+        Inputs.of(tmp_path, names="id")
+    assert list(Inputs.of(tmp_path, names="other").names) == ["u", "v", "w", "1.parquet#1", "1.parquet#2"]
+
+
+def test_repeated_names_are_found_in_any_chunk():
+    columns = [pyarrow.chunked_array([[f"row {row}" for row in range(70_000)], [None, "x", None]])]
+    assert repeated(columns) is None
+    assert repeated([*columns, pyarrow.chunked_array([[7], [8, 7]])]) == "7"
+    assert repeated([*columns, pyarrow.chunked_array([[" row 69999"]])]) == "row 69999"
+    assert repeated([]) is None
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    system = fsspec.filesystem("memory")
+    for day in ("mon", "tue"):
+        path = table(tmp_path / "part.parquet", text=[day])
+        system.pipe_file(f"/days/{day}/part.parquet", path.read_bytes())
+    assert list(Inputs.of("memory://days/*/part.parquet").names) == ["mon/part.parquet#0", "tue/part.parquet#0"]

@@ -21,9 +21,10 @@ def table(path: Path, **columns: object) -> Path:
 
 def test_other_names_or_a_named_column_are_other_work(tmp_path):
     path = table(tmp_path / "t.parquet", text=["a", "b"], id=[1, 2], name=["x", "y"])
-    asked = ({}, {"names": "id"}, {"names": "text"}, {"column": "text"})
-    digests = [Inputs.of(path, **one).digest for one in asked]
-    assert len(set(digests)) == 4 and digests[0] == Inputs.of(path, names="name").digest
+    digests = [Inputs.of(path, names=one).digest for one in ("id", "name", "text", None)]
+    assert len(set(digests)) == 3 and digests[3] == digests[1] == Inputs.of(path, column="text").digest
+    table(path, image=[{"bytes": None, "path": "a.png"}])  # whose path is opened where the column is named
+    assert Inputs.of(path, column="image").digest != Inputs.of(path).digest
 
 
 @pytest.mark.parametrize(

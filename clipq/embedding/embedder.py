@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ class Embedder:
                 "this Embedder holds a model in memory, which no other process has; clipq.save it, and give the file: "
                 "Embedder('model.safetensors')."
             )
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "_loading"}
 
     def __call__(self, batch: Any) -> Any:
         """The batch (a mapping of columns, a pandas DataFrame, a pyarrow Table), with three more columns.
@@ -182,9 +183,10 @@ class Embedder:
         """The `clipq.Model`, loaded at the first call; what is said of the vectors is taken from it."""
         return whole_model(self._loading) if isinstance(self.model, (str, os.PathLike)) else self.model
 
-    @property
+    @cached_property
     def _loading(self) -> Loading:
-        return Loading(self.model, self.precision, self.pretrained, self.device, self.cache_dir)
+        """The file as it was at the first call in this process: all that is taken from it is of one model."""
+        return Loading.of(self.model, self.precision, self.pretrained, self.device, self.cache_dir)
 
 
 def _opened(item: Any, smallest: Smallest | None) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ClipqError, DataError
 from .images import MAX_BYTES, Images, is_image
-from .places import names_of, open_place, read_part, size_of
+from .places import forget, names_of, open_place, read_part, size_of
 
 _MAX_LABEL_BYTES = 32  # "12345\n" and room to spare
 
@@ -71,6 +71,7 @@ def _archive(archive: Path, classes: int) -> list[MemberEntry]:
 
 
 def _read(archive: Path | str) -> dict[str, _Sample]:
+    forget(archive)
     try:
         with open_place(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return _samples(tar, archive, size_of(archive))

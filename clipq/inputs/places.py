@@ -117,6 +117,22 @@ _lock = threading.Lock()
 _MOST_OPEN = 4
 
 
+def forget(source: str | os.PathLike[str]) -> None:
+    """Open a URL anew the next time it is read: it is listed now, and may be another file than it was."""
+    with _lock:
+        old = _open.pop(os.fspath(source), None)
+    if old is not None:
+        old.close()
+
+
+def stamp_of(source: str | os.PathLike[str]) -> tuple[int, int, int] | None:
+    """What tells a file of this machine from the one that was there before; None for a URL. Raises `OSError`."""
+    if is_remote(source):
+        return None
+    found = Path(source).stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
 def size_of(source: str | os.PathLike[str]) -> int:
     """Bytes of a file."""
     if not is_remote(source):

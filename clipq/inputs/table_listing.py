@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ClipqError, ClipqWarning, DataError, SourceError, first_line
 from .places import names_of, open_place
 from .table_columns import Asked, TableColumn, chosen, keys_of, repeated
-from .table_rows import TableRow, opened_table
+from .table_rows import TableRow, forget_table, opened_table
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ class _Part:
 
 def _part(file: str, asked: Asked) -> _Part:
     """One file is open at a time: there may be more of them than a process may open."""
+    forget_table(file)
     opened = opened_table(file)
     try:
         found = chosen(opened, asked, file)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import SourceError, first_line
 from .images import MAX_BYTES
-from .places import NOBODYS_FAULT, is_remote, open_place, read_place, reading
+from .places import NOBODYS_FAULT, is_remote, open_place, read_place, reading, stamp_of
 from .table_columns import TableColumn
 
 _WINDOW = 64  # rows decoded at a time
@@ -105,15 +105,16 @@ class _Stream:
         self.batches = self.file.iter_batches(_WINDOW, row_groups=groups, columns=[self.column], use_threads=False)
 
 
-_streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
+_streams: OrderedDict[tuple[Any, ...], _Stream] = OrderedDict()
 _lock = threading.Lock()
 
 
 def _value(source: str, column: str, row: int) -> Any:
     """A row's value. A file that failed is opened anew the next time."""
-    key = source, column
+    with reading(source):
+        key = source, column, stamp_of(source)
     with _lock:
-        stream = _streams.setdefault(key, _Stream(*key))
+        stream = _streams.setdefault(key, _Stream(source, column))
         _streams.move_to_end(key)
         while len(_streams) > _FILES:
             _streams.popitem(last=False)
@@ -123,6 +124,13 @@ def _value(source: str, column: str, row: int) -> Any:
         with _lock:
             _streams.pop(key, None)
         raise
+
+
+def forget_table(source: str) -> None:
+    """Open a file anew the next time it is read: it is listed now, and may be another one than it was."""
+    with _lock:
+        for key in [key for key in _streams if key[0] == source]:
+            del _streams[key]
 
 
 def opened_table(source: str) -> Any:

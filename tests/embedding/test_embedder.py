@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 
 import clipq
 from clipq.embedding import Embedder
-from clipq.errors import DataError, SchemeError, UnknownNameError
+from clipq.errors import CheckpointError, DataError, SchemeError, UnknownNameError
 from clipq.resources import resource
 from clipq.vectors import dequantize, ranges_of
 
@@ -160,6 +161,22 @@ def test_a_file_of_another_precision_is_loaded_whole(pictures, tmp_path):
     found = torch.from_numpy(embed({"image": pictures})["embedding"])
     torch.testing.assert_close(found, clipq.load(file, "fp32").encode_image(pictures, normalize=True))
     assert Embedder(TINY).described("image")["encoder"] == "clipq.runtime"
+
+
+def test_a_file_that_is_replaced_is_another_model(pictures, expected, tmp_path):
+    path, other = tmp_path / "m.safetensors", resource("zoo", TINY, f"{TINY}-fp16.safetensors")
+    shutil.copy(TINY_FILE, path)
+    old = Embedder(path, threads=1)
+    np.testing.assert_array_equal(old({"image": pictures})["embedding"], expected)
+    shutil.copy(other, tmp_path / "new")
+    (tmp_path / "new").replace(path)
+    np.testing.assert_array_equal(old({"image": pictures})["embedding"], expected)  # to its end
+    with pytest.raises(CheckpointError, match=r"m\.safetensors was changed"):
+        _ = old.whole
+    for new in (Embedder(path, threads=1), pickle.loads(pickle.dumps(old))):
+        found = new({"image": pictures})
+        assert set(found["space_id"]) == {new.whole.space("image").id} == {Embedder(other).space_id("image")}
+        assert not np.array_equal(found["embedding"], expected)
 
 
 def test_a_worker_imports_no_library_of_models():

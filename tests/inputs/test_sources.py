@@ -147,3 +147,21 @@ def test_what_no_picture_is_to_blame_for_is_raised(error):
 
     with pytest.raises(error):
         picture_reader(failing, Plain(), Spent())(0)
+
+
+def test_a_table_that_was_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "t.parquet"
+    for words in ("old", "new"):
+        parquet.write_table(pyarrow.table({"text": [f"{words} {row}" for row in range(9)]}), path)
+        found = Inputs.of(path)
+        assert [found.text(row) for row in range(9)] == [f"{words} {row}" for row in range(9)]
+        path.unlink()
+    with pytest.raises(SourceError, match="t.parquet cannot be read"):
+        found.text(0)
+
+
+def test_a_remote_tar_that_was_written_anew_is_read_anew(server, tmp_path):
+    for seed in (1, 2):
+        content = encoded(picture((200, 0, 0), seed))
+        write_tar(tmp_path / "x.tar", [("a.png", content)])
+        assert Inputs.of(f"{server}/x.tar").entry(0).read() == content

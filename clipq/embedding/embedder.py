@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,9 @@ class Embedder:
     def __post_init__(self) -> None:
         check_decode(self.decode)
         kind_named(self.dtype)
+        for name, value in (("batch_size", self.batch_size), ("threads", 1 if self.threads is None else self.threads)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise SchemeError(f"{name}={value!r} is no number of them; give a whole number >= 1.")
         if self.tower not in (None, *_TOWERS):
             raise DataError(f"tower={self.tower!r} is none; give 'image' or 'text', or None for the column's own.")
         if isinstance(self.model, (str, os.PathLike)) and Path(self.model).exists():

@@ -129,6 +129,13 @@ def test_which_column(own, pictures):
         Embedder(own, dtype="float31")
 
 
+@pytest.mark.parametrize("name", ["batch_size", "threads"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_sizes_that_are_none_are_refused_before_any_work(name, value):
+    with pytest.raises(SchemeError, match=f"{name}={value!r}"):
+        Embedder(TINY, **{name: value})
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8", "int8-per-dimension", "ubinary"])
 def test_codes(own, pictures, dtype):
     floats = torch.from_numpy(Embedder(own)({"image": pictures})["embedding"])

@@ -52,7 +52,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def inputs_of(args: argparse.Namespace) -> Inputs:
     """What INPUT names, listed."""
-    return Inputs.of(args.input, args.decode, args.column, args.names, args.as_)
+    return Inputs.of(args.input, args.decode, args.column, args.names, args.as_, args.output)
 
 
 def embedder_of(args: argparse.Namespace) -> Embedder:

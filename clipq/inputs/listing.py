@@ -41,6 +41,7 @@ class Inputs:
         column: str | None = None,
         names: str | None = None,
         as_: str | None = None,
+        output: str | os.PathLike[str] | None = None,
     ) -> Inputs:
         """The pictures of a folder, the lines of a file, the rows of parquet files, or the pictures in webdataset tars.
 
@@ -50,13 +51,14 @@ class Inputs:
         column, names: of tables, the column of pictures (bytes, {"bytes", "path"} or paths) or texts, and the one that
         names the rows; None: the ones that it must be. The paths of a column are only opened if it is named.
         as_: what the strings in that column are, "path" (of pictures; or URLs) or "text"; None: what they look like.
+        output: the file that is written; among the tables of a folder or a pattern it is none of the inputs.
         Raises `DataError` if there is nothing to embed.
         """
         decode, asked = check_decode(decode), Asked(column, names, as_)
         if not is_remote(source):
             source = Path(source)
         for ending, listed in _CONTAINERS.items():
-            if files := _files(source, ending):
+            if files := _files(source, ending, output):
                 return listed(cls, source, files, decode, asked)
         if is_remote(source) or "*" in str(source):
             raise DataError(f"{source} names no {' and no '.join(_CONTAINERS)} file; correct the URL or the pattern.")
@@ -99,17 +101,20 @@ class Inputs:
         return self.name(row).strip() or f"line {row + 1}"
 
 
-def _files(source: Path | str, ending: str) -> list[str]:
+def _files(source: Path | str, ending: str, output: str | os.PathLike[str] | None) -> list[str]:
     """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures.
 
-    By their whole paths: workers elsewhere have other working folders.
+    By their whole paths: workers elsewhere have other working folders. Without `output`, unless that is what is named.
     """
     files = files_at(source, (ending,))
     if is_remote(source):
         return files
     if source.is_dir() and files and has_pictures(source):
         return []
-    return [str(Path(file).absolute()) for file in files]
+    files = [str(Path(file).absolute()) for file in files]
+    if output is None or not Path(output).is_file() or source.is_file():
+        return files
+    return [one for one in files if Path(one).name != Path(output).name or not Path(one).samefile(output)]
 
 
 def _of_tables(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:

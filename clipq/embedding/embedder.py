@@ -53,7 +53,9 @@ class Embedder:
     this process, and is refused when it is pickled.
     tower: "image" or "text"; None: the one of the two that is a column. column: its name, if it is another.
     A picture is a path or URL, the bytes of a file, a uint8 array [height, width(, 3)], a PIL image, or a dictionary
-    with "bytes" or "path", as data sets of the hub have them.
+    with "bytes" or "path", as data sets of the hub have them. Paths and URLs are opened, wherever they lead: whoever
+    calls it has chosen the column, as `clipq embed --column` does, which opens none in a table's column that nobody
+    named. Of tables from strangers, select the bytes.
     threads: of a process; None: what Ray gave the worker, elsewhere all cores.
     batch_size, normalize, dtype, ranges: as of `embed`; codes need their `ranges` (`vectors.default_ranges`).
     """
@@ -131,12 +133,15 @@ class Embedder:
 
         items: pictures, or texts. spent: is told where the time goes.
         """
+        from PIL.Image import Image
+
         spent, model = spent or Spent(), self.encoding(tower)
         check_tower(model, tower, "these rows")
         if tower == "image":
             smallest = smallest_of(model.preprocessing, self.decode)
             read = picture_reader(lambda row: _opened(items[row], smallest), model, spent)
-            ahead = self.granted if len(set(map(id, items))) == len(items) else 0  # Pillow is lazy, and no two threads
+            images = [id(one) for one in items if isinstance(one, Image)]
+            ahead = self.granted if len(set(images)) == len(images) else 0  # Pillow is lazy, and no two threads
             batches = picture_batches(model, read, self.batch_size, self.normalize, spent, ahead)
         else:
             batches = text_batches(model, lambda row: items[row], self.batch_size, self.normalize, spent)

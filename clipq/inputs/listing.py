@@ -60,7 +60,7 @@ class Inputs:
         for ending, listed in _CONTAINERS.items():
             if files := _files(source, ending, output):
                 return listed(cls, source, files, decode, asked)
-        if is_remote(source) or "*" in str(source):
+        if is_remote(source) or ("*" in str(source) and not os.path.lexists(source)):
             raise DataError(f"{source} names no {' and no '.join(_CONTAINERS)} file; correct the URL or the pattern.")
         asked.refuse(source)
         if source.is_dir():

@@ -141,9 +141,14 @@ def size_of(source: str | os.PathLike[str]) -> int:
     return int(system.size(path) or 0)
 
 
+def path_of(source: str) -> str:
+    """A URL as far as its path goes: what follows in one of http(s) may be a signature, which is nobody's business."""
+    return source.partition("?")[0].partition("#")[0] if source.startswith(("http://", "https://")) else source
+
+
 def name_of(source: str | os.PathLike[str]) -> str:
     """The last part of a path or URL."""
-    return os.fspath(source).rstrip("/").rpartition("/")[2] if is_remote(source) else Path(source).name
+    return path_of(str(source)).rstrip("/").rpartition("/")[2] if is_remote(source) else Path(source).name
 
 
 def names_of(sources: Sequence[str]) -> list[str]:
@@ -151,7 +156,7 @@ def names_of(sources: Sequence[str]) -> list[str]:
     short = [name_of(one) for one in sources]
     if len(set(short)) == len(short):
         return short
-    parts = [one.replace(os.sep, "/").split("/") for one in sources]
+    parts = [path_of(one).replace(os.sep, "/").split("/") for one in sources]
     same = len(os.path.commonprefix(parts))
     return ["/".join(one[same:]) for one in parts]
 
@@ -168,10 +173,16 @@ def files_at(source: str | os.PathLike[str], endings: Sequence[str]) -> list[str
         return sorted(str(one) for one in found if one.suffix in endings and not one.name.startswith("."))
     system, path = file_system(source)
     try:
-        found = system.glob(path) if "*" in path else system.ls(path, detail=False) if system.isdir(path) else [path]
+        found = (
+            system.glob(path)
+            if "*" in path_of(path)
+            else system.ls(path, detail=False)
+            if system.isdir(path)
+            else [path]
+        )
     except Exception as error:  # the border to file systems of every kind
         raise DataError(f"{source} cannot be listed: {first_line(error)}; correct the URL.") from error
-    return sorted(system.unstrip_protocol(one) for one in found if one.endswith(tuple(endings)))
+    return sorted(system.unstrip_protocol(one) for one in found if path_of(one).endswith(tuple(endings)))
 
 
 def _matching(path: Path) -> list[Path]:

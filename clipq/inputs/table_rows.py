@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import SourceError, first_line
 from .images import MAX_BYTES
-from .places import NOBODYS_FAULT, is_remote, open_place, read_place, reading, stamp_of
+from .places import NOBODYS_FAULT, is_remote, open_place, path_of, read_place, reading, stamp_of
 from .table_columns import TableColumn
 
 _WINDOW = 64  # rows decoded at a time
@@ -51,7 +51,7 @@ class TableRow:
         """Where a path of the table leads, if it is to be followed: as it stands, or from the table's folder."""
         if not self.column.named:
             _refuse("a path and no bytes; paths in a table are opened where its column is named (--column)")
-        folder = self.file.rpartition("/")[0]
+        folder = path_of(self.file).rpartition("/")[0]
         return path if is_remote(path) else posixpath.join(folder, path)
 
 

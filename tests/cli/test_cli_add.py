@@ -133,9 +133,7 @@ def test_an_output_beside_its_tables_is_none_of_them(quantized, tmp_path, capsys
     assert read_embeddings(out).names == ("a", "b")
 
 
-def test_an_output_written_while_it_is_read_is_not_overwritten(
-    quantized, folder, tmp_path, capsys, monkeypatch
-):
+def test_an_output_written_while_it_is_read_is_not_overwritten(quantized, folder, tmp_path, capsys, monkeypatch):
     out, read = tmp_path / "x.parquet", matrices.read_embeddings
     argv = ["embed", str(quantized), str(folder), "-o", str(out)]
     assert main(argv) == 0

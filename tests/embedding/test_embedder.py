@@ -18,7 +18,7 @@ from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 from PIL import Image
 
 import clipq
-from clipq.embedding import Embedder
+from clipq.embedding import Embedder, embedder
 from clipq.errors import CheckpointError, DataError, SchemeError, UnknownNameError
 from clipq.resources import resource
 from clipq.vectors import dequantize, ranges_of
@@ -97,6 +97,14 @@ def test_bad_rows_are_told_and_never_raised(pictures, expected):
     assert table["embedding"].null_count == 2 and table["error"].null_count == 1
     only = embed({"image": [b"junk"]})
     assert only["embedding"].shape == (1, expected.shape[1]) and embed({"image": []})["embedding"].shape == (0, 192)
+
+
+@pytest.mark.parametrize(("repeat", "ahead"), [(lambda one: one, 0), (png, 2), (lambda one: None, 2)])
+def test_only_a_picture_of_pillow_given_twice_is_not_read_ahead(pictures, monkeypatch, repeat, ahead):
+    seen, batches, one = [], embedder.picture_batches, repeat(pictures[0])
+    monkeypatch.setattr(embedder, "picture_batches", lambda *args: (seen.append(args[-1]), batches(*args))[1])
+    Embedder(TINY, threads=2)({"image": [one, pictures[1], one]})
+    assert seen == [ahead]
 
 
 def test_texts(own):

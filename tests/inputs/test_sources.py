@@ -15,7 +15,7 @@ from picture_helpers import encoded, picture, write_tar
 from pyarrow import parquet
 
 from clipq.embedding.rows import picture_reader
-from clipq.errors import MissingPackageError, SourceError
+from clipq.errors import DataError, MissingPackageError, SourceError
 from clipq.inputs.listing import Inputs
 from clipq.work.spent import Spent
 
@@ -165,3 +165,22 @@ def test_a_remote_tar_that_was_written_anew_is_read_anew(server, tmp_path):
         content = encoded(picture((200, 0, 0), seed))
         write_tar(tmp_path / "x.tar", [("a.png", content)])
         assert Inputs.of(f"{server}/x.tar").entry(0).read() == content
+
+
+def test_a_signature_of_a_url_is_no_part_of_names(server, tmp_path):
+    _sources(tmp_path)
+    for path, name in (("t.parquet", "t.parquet#0"), ("tars/x.tar", "x.tar/a.png")):
+        found, plain = Inputs.of(f"{server}/{path}?sig=SECRET/*"), Inputs.of(f"{server}/{path}")
+        assert list(found.names) == [name] and found.digest == plain.digest
+        assert found.entry(0).read() == PNG
+    followed = Inputs.of(f"{server}/t.parquet?sig=a/b", column="where")
+    assert followed.entry(0).read() == PNG
+
+
+def test_what_is_there_is_no_pattern(tmp_path):
+    (tmp_path / "a*b").mkdir()
+    (tmp_path / "a*b" / "x.png").write_bytes(PNG)
+    (tmp_path / "c*.txt").write_text("a cat\n")
+    assert Inputs.of(tmp_path / "a*b").names == ("x.png",) and Inputs.of(tmp_path / "c*.txt").names == ("a cat",)
+    with pytest.raises(DataError, match="correct the URL or the pattern"):
+        Inputs.of(tmp_path / "d*")

@@ -31,6 +31,7 @@ class Inputs:
     digest: str
     entries: Sequence[Entry | TableRow] = ()  # without any, the names are the texts
     decode: str = DECODE  # how JPEGs are decoded, of `scaling.DECODES`
+    given_up: str = ""  # the column that was to name the rows of a table, and gives some the same name
     first: int = 0  # the row that stands first: these may be a part of longer inputs, see `part`
 
     @classmethod
@@ -87,9 +88,17 @@ class Inputs:
         return self.entry(row).read() if self.entries else self.name(row)
 
     def without(self, names: Collection[str]) -> Inputs:
-        """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed."""
+        """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed.
+
+        Raises `DataError` where they may be known by names that are not used here, as they are not all different.
+        """
         known = frozenset(names)
         rows = [row for row, name in enumerate(self.names) if name not in known and (self.entries or name.strip())]
+        if self.given_up and known and len(rows) == len(self.names):
+            raise DataError(
+                f"which rows of {self.source} are there already cannot be told: its column {self.given_up!r} gives "
+                "several the same name, and none is there by FILE#ROW. Name another column: --names NAME."
+            )
         kept = tuple(self.names[row] for row in rows)
         digest = hashlib.sha256(json.dumps([self.digest, kept]).encode()).hexdigest()
         return replace(
@@ -121,7 +130,7 @@ def _of_tables(kind: type[Inputs], source: Any, files: list[str], decode: str, a
     table = listed_table(files, asked)
     count = sum(table.rows)
     entries = Listed(count, table.entry)
-    return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode)
+    return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode, table.given_up)
 
 
 def _of_tars(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:

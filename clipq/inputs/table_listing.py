@@ -27,6 +27,7 @@ class Table:
     column: TableColumn
     keys: tuple[Any, ...]
     digest: str
+    given_up: str = ""  # the column that would have named the rows, if it did not name two of them alike
 
     def place(self, row: int) -> tuple[int, int]:
         """The file that holds a row, and the row there."""
@@ -87,7 +88,8 @@ def listed_table(files: Sequence[str], asked: Asked) -> Table:
     for name, key, part in zip(called, keys, parts, strict=True):
         line = f"{name}\0{part.rows}\0{part.footer}\0{key and key[0]}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
-    return Table(tuple(files), called, rows, found, tuple(key and key[1] for key in keys), digest.hexdigest())
+    given_up = next((part.keys[0] for part, key in zip(parts, keys, strict=True) if part.keys and not key), "")
+    return Table(tuple(files), called, rows, found, tuple(key and key[1] for key in keys), digest.hexdigest(), given_up)
 
 
 def _keys(parts: Sequence[_Part], names: str | None, source: str) -> list[tuple[str, Any] | None]:

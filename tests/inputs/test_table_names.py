@@ -66,6 +66,9 @@ def test_a_column_that_names_rows_twice_names_none(tmp_path):
     with pytest.warns(ClipqWarning, match=r"'id' of .*0\.parquet calls several rows '1'.*--names"):
         found = Inputs.of(tmp_path)
     assert list(found.names) == ["0.parquet#0", "0.parquet#1", "1.parquet#0", "1.parquet#1", "1.parquet#2"]
+    assert list(found.without(["0.parquet#0", "1.parquet#2"]).names) == [found.names[row] for row in (1, 2, 3)]
+    with pytest.raises(DataError, match="cannot be told: its column 'id'.*--names"):
+        found.without(["0", "1"])  # of an output that was made when all were different
     with pytest.raises(DataError, match="'id' calls several rows '1'"):
         Inputs.of(tmp_path, names="id")
     assert list(Inputs.of(tmp_path, names="other").names) == ["u", "v", "w", "1.parquet#1", "1.parquet#2"]

@@ -67,7 +67,8 @@ class Inputs:
         if source.is_dir():
             images = pictures(source)
             names = tuple(entry.key for entry in images.entries)
-            entries = tuple(replace(entry, path=entry.path.absolute()) for entry in images.entries)
+            here = str(Path.cwd())
+            entries = tuple(replace(entry, base=here) for entry in images.entries)
             return cls(source, "image", names, images.digest(), entries, decode)
         lines = _lines(source)
         return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())

@@ -173,13 +173,10 @@ def files_at(source: str | os.PathLike[str], endings: Sequence[str]) -> list[str
         return sorted(str(one) for one in found if one.suffix in endings and not one.name.startswith("."))
     system, path = file_system(source)
     try:
-        found = (
-            system.glob(path)
-            if "*" in path_of(path)
-            else system.ls(path, detail=False)
-            if system.isdir(path)
-            else [path]
-        )
+        if "*" in path_of(path):
+            found = system.glob(path)
+        else:
+            found = system.ls(path, detail=False) if system.isdir(path) else [path]
     except Exception as error:  # the border to file systems of every kind
         raise DataError(f"{source} cannot be listed: {first_line(error)}; correct the URL.") from error
     return sorted(system.unstrip_protocol(one) for one in found if path_of(one).endswith(tuple(endings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,20 @@ def test_relative_sources_are_read_from_another_working_folder(tmp_path, monkeyp
     sent = pickle.dumps(found.part(range(1)))
     monkeypatch.chdir("/")
     assert pickle.loads(sent).entry(0).read() == PNG == found.entry(0).read()
+
+
+def test_what_is_said_of_a_picture_has_no_other_folders_in_it(tmp_path, monkeypatch):
+    _sources(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found, opened = Inputs.of("photos"), os.open
+
+    def refuse(path, *args):
+        if str(path).endswith("a.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert read(found) == "PermissionError: [Errno 13] Permission denied: 'photos/sub/a.png'"
 
 
 def test_more_tables_than_files_may_be_open(tmp_path):

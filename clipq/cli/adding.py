@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, SchemeError
+from ..inputs.places import stamp_of
 from ..inputs.scaling import DECODE
 from .options import load_model
 from .reading import embedder_of, inputs_of
@@ -24,12 +24,12 @@ def add_to_file(args: argparse.Namespace) -> int:
     from ..matrices import check_output, read_embeddings, save_embeddings
     from ..same_space import space_of
 
-    space = space_of(args.output)
-    there, as_it_was = read_embeddings(args.output), args.output.stat()
+    as_it_was, space = stamp_of(args.output), space_of(args.output)
+    there = read_embeddings(args.output)
     _as_there(args, there.about, space)
     inputs = inputs_of(args)
-    check_output(args.output, (*there.names, *inputs.names))
     missing = inputs.without(there.names)
+    check_output(args.output, (*there.names, *missing.names))
     if missing.tower == space.tower and not missing.names:
         return _report(args.output, len(there.names), 0, there.about, space.id)
     unfinished = args.output.with_name(f"{args.output.name}.unfinished")
@@ -52,7 +52,7 @@ def add_to_folder(args: argparse.Namespace) -> int:
 
     space = space_of(args.output)
     there = read_manifest(args.output)
-    _as_there(args, there, space)
+    _as_there(args, {**there, "format": Path(there["shards"][0]["file"]).suffix.removeprefix(".")}, space)
     inputs = inputs_of(args)
     about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:
@@ -61,10 +61,9 @@ def add_to_folder(args: argparse.Namespace) -> int:
     return report_broken(read_broken(args.output), about["rows"], about["broken"], args.strict)
 
 
-def _refuse_if_changed(path: Path, before: os.stat_result) -> None:
+def _refuse_if_changed(path: Path, before: object) -> None:
     """Raise `OutputError` if somebody else wrote the file meanwhile, whose rows would be lost."""
-    now = path.stat()
-    if (now.st_mtime_ns, now.st_size, now.st_ino) != (before.st_mtime_ns, before.st_size, before.st_ino):
+    if stamp_of(path) != before:
         raise OutputError(
             f"{path} was changed while this run added to it; what was embedded is kept. Give the same command again."
         )
@@ -74,8 +73,11 @@ def _as_there(args: argparse.Namespace, about: Mapping[str, Any], space: Space) 
     """Arguments that were not given are as the output's; raise `SchemeError` for one that says something else."""
     if args.ranges:
         raise SchemeError(f"rows that are added have to fit the ranges of {args.output}; leave out --ranges.")
-    there = {"dtype": about.get("dtype", "float32"), **{key: about.get(key) for key in ("normalized", "shard_size")}}
-    asked = {"dtype": args.dtype, "normalized": args.normalize, "shard_size": args.shard_size}
+    if args.engine not in (None, "local") or args.workers not in (None, 1):
+        raise SchemeError("--add is done by this process alone, on --threads; leave out --engine and --workers.")
+    there = {key: about.get(key) for key in ("normalized", "shard_size", "format")}
+    there["dtype"] = about.get("dtype", "float32")
+    asked = {"dtype": args.dtype, "normalized": args.normalize, "shard_size": args.shard_size, "format": args.format}
     for name, value in asked.items():
         if value not in (None, there[name]):
             option = "--normalize" if name == "normalized" else f"--{name.replace('_', '-')}"

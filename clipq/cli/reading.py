@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..engines.table import ENGINES
 from ..inputs.listing import Inputs
 from ..inputs.scaling import DECODE, DECODES
+from ..inputs.table_columns import STRINGS
 from ..matrices.folders import SHARD_FORMATS
 from .options import positive, precision_of
 
@@ -18,7 +19,7 @@ SHARD_SIZE = 10_000
 
 
 def add_input(parser: argparse.ArgumentParser) -> None:
-    """INPUT, --column, --names and --decode."""
+    """INPUT, --column, --as, --names and --decode."""
     help = (
         "a folder of pictures, a text file (one text a line), or parquet files or webdataset tars: one, a folder of "
         "them, or a pattern in quotes, also by URL (s3://, gs://, https://, ...)"
@@ -26,6 +27,8 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="INPUT", help=help)
     help = "of parquet files: the column of pictures (bytes or paths) or texts (default: the one that it must be)"
     parser.add_argument("--column", metavar="NAME", help=help)
+    help = "what the strings in that column are: %(choices)s (default: what they look like)"
+    parser.add_argument("--as", dest="as_", choices=STRINGS, help=help)
     help = "of parquet files: the column that names the rows (default: name, key, id, ..., else FILE#ROW)"
     parser.add_argument("--names", metavar="NAME", help=help)
     help = (
@@ -49,7 +52,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def inputs_of(args: argparse.Namespace) -> Inputs:
     """What INPUT names, listed."""
-    return Inputs.of(args.input, args.decode, args.column, args.names)
+    return Inputs.of(args.input, args.decode, args.column, args.names, args.as_, args.output)
 
 
 def embedder_of(args: argparse.Namespace) -> Embedder:

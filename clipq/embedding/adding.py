@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..inputs.scaling import DECODE
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import Embeddings
 from ..matrices.files import read_file
-from ..matrices.folders import ShardedFolder, extend, of_manifest, read_manifest, read_shards
+from ..matrices.folders import MANIFEST, ShardedFolder, extend, of_manifest, read_manifest, read_shards
 from ..resources import check_output_folder, output_path
 from ..same_space import space_of
 from ..spaces.space import Space, check_equal
@@ -106,11 +107,13 @@ def add_into(
     model = embedder.whole
     inputs = source if isinstance(source, Inputs) else Inputs.of(source, there.space.components["decode"] or DECODE)
     _check(model, inputs, there.space)
+    normalize, processes = there.space.components["normalized"], launched(model.device.type)
+    if processes.is_main:
+        there.settle()
     missing = inputs.without(there.names)
     if not missing.names:
         return there.manifest
     check_output_folder(there.into.unfinished)
-    normalize, processes = there.space.components["normalized"], launched(model.device.type)
     key = {**row_identity(model, missing, batch_size, normalize), **embedder.described(missing.tower)}
     key["added to"] = there.key()
     with working(there.into.unfinished, processes, progress) as work:
@@ -169,6 +172,10 @@ class _There:
 
         Where nothing came of it but what the manifest says already (inputs that are broken still), it stays as it is.
         """
+        with _alone(self.into.path):
+            return self._finished(entries, folder)
+
+    def _finished(self, entries: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         if read_manifest(self.into.path) != self.manifest:
             raise OutputError(
                 f"{self.into.path} was changed while this run added to it. Give the same command again, "
@@ -185,6 +192,36 @@ class _There:
         save_broken(self.into.path)
         _clear(folder)
         return whole
+
+    def settle(self) -> None:
+        """What is left to do of an add that was killed when the manifest had what it added."""
+        before = {entry["sha256"] for entry in self.manifest["shards"]} - {self.key()}
+        for identity in self.into.unfinished.glob("*/identity.json"):
+            with suppress(FileNotFoundError, ValueError):  # of a run that ends now, or of nobody
+                if json.loads(identity.read_text(encoding="utf-8")).get("added to") in before:
+                    save_broken(self.into.path)
+                    _clear(identity.parent)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raise `OutputError` while another process puts its shards into `folder`; the lock of one that is killed ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: there the last one to come sees another manifest, or wins
+        yield
+        return
+    path = folder / MANIFEST
+    with path.open("rb+" if os.access(path, os.W_OK) else "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another run adds to {folder} at this moment; what was embedded is kept. Give the same command again."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def _clear(folder: Path) -> None:

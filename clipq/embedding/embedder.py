@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,9 @@ class Embedder:
     this process, and is refused when it is pickled.
     tower: "image" or "text"; None: the one of the two that is a column. column: its name, if it is another.
     A picture is a path or URL, the bytes of a file, a uint8 array [height, width(, 3)], a PIL image, or a dictionary
-    with "bytes" or "path", as data sets of the hub have them.
+    with "bytes" or "path", as data sets of the hub have them. Paths and URLs are opened, wherever they lead: whoever
+    calls it has chosen the column, as `clipq embed --column` does, which opens none in a table's column that nobody
+    named. Of tables from strangers, select the bytes.
     threads: of a process; None: what Ray gave the worker, elsewhere all cores.
     batch_size, normalize, dtype, ranges: as of `embed`; codes need their `ranges` (`vectors.default_ranges`).
     """
@@ -73,10 +77,15 @@ class Embedder:
     def __post_init__(self) -> None:
         check_decode(self.decode)
         kind_named(self.dtype)
+        for name, value in (("batch_size", self.batch_size), ("threads", 1 if self.threads is None else self.threads)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise SchemeError(f"{name}={value!r} is no number of them; give a whole number >= 1.")
         if self.tower not in (None, *_TOWERS):
             raise DataError(f"tower={self.tower!r} is none; give 'image' or 'text', or None for the column's own.")
         if isinstance(self.model, (str, os.PathLike)) and Path(self.model).exists():
             object.__setattr__(self, "model", os.path.abspath(self.model))  # noqa: PTH100 (links stay as they are)
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))  # noqa: PTH100
 
     def __getstate__(self) -> dict[str, Any]:
         if not isinstance(self.model, (str, os.PathLike)):
@@ -84,12 +93,13 @@ class Embedder:
                 "this Embedder holds a model in memory, which no other process has; clipq.save it, and give the file: "
                 "Embedder('model.safetensors')."
             )
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "_loading"}
 
     def __call__(self, batch: Any) -> Any:
         """The batch (a mapping of columns, a pandas DataFrame, a pyarrow Table), with three more columns.
 
-        Raises `DataError` for what is no batch, or has no column of pictures or texts; never for a row.
+        Raises `DataError` for what is no batch, or has no column of pictures or texts; never for a row, but for what no
+        row is to blame for: `MissingPackageError` for URLs that need one, `MemoryError`.
         """
         import numpy
         import torch
@@ -123,12 +133,15 @@ class Embedder:
 
         items: pictures, or texts. spent: is told where the time goes.
         """
+        from PIL.Image import Image
+
         spent, model = spent or Spent(), self.encoding(tower)
         check_tower(model, tower, "these rows")
         if tower == "image":
             smallest = smallest_of(model.preprocessing, self.decode)
             read = picture_reader(lambda row: _opened(items[row], smallest), model, spent)
-            ahead = self.granted if len(set(map(id, items))) == len(items) else 0  # Pillow is lazy, and no two threads
+            images = [id(one) for one in items if isinstance(one, Image)]
+            ahead = self.granted if len(set(images)) == len(images) else 0  # Pillow is lazy, and no two threads
             batches = picture_batches(model, read, self.batch_size, self.normalize, spent, ahead)
         else:
             batches = text_batches(model, lambda row: items[row], self.batch_size, self.normalize, spent)
@@ -179,9 +192,10 @@ class Embedder:
         """The `clipq.Model`, loaded at the first call; what is said of the vectors is taken from it."""
         return whole_model(self._loading) if isinstance(self.model, (str, os.PathLike)) else self.model
 
-    @property
+    @cached_property
     def _loading(self) -> Loading:
-        return Loading(self.model, self.precision, self.pretrained, self.device, self.cache_dir)
+        """The file as it was at the first call in this process: all that is taken from it is of one model."""
+        return Loading.of(self.model, self.precision, self.pretrained, self.device, self.cache_dir)
 
 
 def _opened(item: Any, smallest: Smallest | None) -> Any:

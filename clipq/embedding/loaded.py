@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arithmetic.precisions import Precisions
-from ..errors import ClipqError
+from ..errors import CheckpointError, ClipqError
+from ..inputs.places import stamp_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -24,13 +26,30 @@ _LEAN = "int8"  # in clipq.runtime a name of the zoo is its int8 model; clipq.lo
 
 @dataclass(frozen=True)
 class Loading:
-    """The arguments of `clipq.load`."""
+    """The arguments of `clipq.load`. stamp: of the file or files as they are to be, see `of`."""
 
     name_or_path: str | PathLike[str]
     precision: Precisions = _LEAN
     pretrained: str | None = None
     device: str = "cpu"
     cache_dir: str | PathLike[str] | None = None
+    stamp: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, name_or_path: str | PathLike[str], *rest: Any) -> Loading:
+        """With the stamp of what is there now; a file that takes its place is another model."""
+        path = Path(name_or_path)
+        files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path] * path.is_file()
+        return cls(name_or_path, *rest, stamp=tuple(map(stamp_of, files)))
+
+    def check(self) -> None:
+        """Raise `CheckpointError` if another file has taken the place of the one that this is of."""
+        path = Path(self.name_or_path)
+        if not path.is_dir() and self != Loading.of(*(getattr(self, one.name) for one in fields(self)[:-1])):
+            raise CheckpointError(
+                f"{path} was changed since it was first used here, and what is embedded has to be of one model. Begin "
+                "anew: with a new Embedder, or the same command."
+            )
 
     @property
     def may_be_lean(self) -> bool:
@@ -78,7 +97,7 @@ _models: dict[str, Any] = {}
 
 def lean_or_whole(loading: Loading, tower: str, threads: int | None) -> Lean | Model:
     """What encodes with this tower in this process, on `threads` threads (None: as many as there are)."""
-    found = _once(f"{tower} of {loading}", lambda: _lean(loading, tower))
+    found = _once(tower, loading, lambda: _lean(loading, tower))
     if found is None:
         found = whole_model(loading)
         _use_threads(threads)
@@ -92,13 +111,16 @@ def whole_model(loading: Loading) -> Model:
     from ..loading.load import load
 
     options = {key: getattr(loading, key) for key in ("precision", "pretrained", "device", "cache_dir")}
-    return _once(f"all of {loading}", lambda: load(loading.name_or_path, **options))
+    return _once("all", loading, lambda: load(loading.name_or_path, **options))
 
 
-def _once(key: str, load: Callable[[], Any]) -> Any:
+def _once(part: str, loading: Loading, load: Callable[[], Any]) -> Any:
+    key = f"{part} of {loading}"
     with _lock:
         if key not in _models:
-            _models[key] = load()
+            found = load()
+            loading.check()
+            _models[key] = found
         return _models[key]
 
 

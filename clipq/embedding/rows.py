@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..description import described_model, identity
-from ..errors import ClipqError, DataError, ResultError, SchemeError, SourceError
+from ..errors import ClipqError, DataError, ResultError, SchemeError
 from ..inputs.images import decode
 from ..inputs.listing import Inputs
+from ..inputs.places import NOBODYS_FAULT
 from ..inputs.scaling import smallest_of
 from ..matrices.embeddings import Embeddings, described_vectors
 from ..matrices.reading import read_ranges
@@ -119,7 +120,10 @@ def _is_unicode(text: str) -> bool:
 
 
 def picture_reader(open: Callable[[int], Any], model: Model | Lean, spent: Spent) -> Callable[[int], object]:
-    """A row's pixels, by what opens its picture; `Unreadable` where that, or the preprocessing, raises."""
+    """A row's pixels, by what opens its picture; `Unreadable` where that, or the preprocessing, raises.
+
+    What no picture is to blame for is raised: a file of many that cannot be read, a missing package, too little memory.
+    """
     preprocess = model.preprocess
 
     def read(row: int) -> object:
@@ -128,7 +132,7 @@ def picture_reader(open: Callable[[int], Any], model: Model | Lean, spent: Spent
                 picture = open(row)
             with spent.on("preprocess"):
                 return preprocess(picture)
-        except SourceError:
+        except NOBODYS_FAULT:
             raise
         except Exception as error:  # whatever a decoder does with hostile bytes, it means that this picture is broken
             return Unreadable(str(error) if isinstance(error, ClipqError) else f"{type(error).__name__}: {error}")

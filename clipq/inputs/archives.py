@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import ClipqError, DataError
 from .images import MAX_BYTES, Images, is_image
-from .places import name_of, open_place, read_part, size_of
+from .places import forget, names_of, open_place, read_part, size_of
 
 _MAX_LABEL_BYTES = 32  # "12345\n" and room to spare
 
@@ -25,6 +25,7 @@ class MemberEntry:
     offset: int
 
     def read(self) -> bytes:
+        """Raises `SourceError` where the tar itself cannot be read."""
         return read_part(self.archive, self.offset, self.size)
 
 
@@ -54,12 +55,15 @@ def tar_members(archives: Sequence[str]) -> tuple[MemberEntry, ...]:
     Raises `DataError` as `tar_images`, but not for a sample without a label.
     """
     return tuple(
-        _picture(archive, sample.image) for archive in archives for sample in _read(archive).values() if sample.image
+        _picture(archive, name, sample.image)
+        for archive, name in zip(archives, names_of(archives), strict=True)
+        for sample in _read(archive).values()
+        if sample.image
     )
 
 
-def _picture(archive: str, member: tarfile.TarInfo) -> MemberEntry:
-    return MemberEntry(archive, f"{name_of(archive)}/{member.name}", 0, member.size, member.offset_data)
+def _picture(archive: str, name: str, member: tarfile.TarInfo) -> MemberEntry:
+    return MemberEntry(archive, f"{name}/{member.name}", 0, member.size, member.offset_data)
 
 
 def _archive(archive: Path, classes: int) -> list[MemberEntry]:
@@ -67,10 +71,11 @@ def _archive(archive: Path, classes: int) -> list[MemberEntry]:
 
 
 def _read(archive: Path | str) -> dict[str, _Sample]:
+    forget(archive)
     try:
         with open_place(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return _samples(tar, archive, size_of(archive))
-    except DataError:
+    except ClipqError:
         raise
     except Exception as error:  # tarfile meets hostile headers with errors of every kind, a RecursionError among them
         raise DataError(f"cannot read {archive} as an uncompressed tar: {error}; fetch or unpack it again") from error

@@ -89,15 +89,22 @@ def _balanced(entries: Sequence[Entry], limit: int) -> list[int]:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """An image file in a folder."""
+    """An image file in a folder. base: the working folder that a relative path is of, where others have other ones."""
 
     path: Path
     key: str
     label: int
     size: int
+    base: str = ""
 
     def read(self) -> bytes:
-        return read_file(self.path)
+        """Raises `OSError`, which names the path as it was given."""
+        try:
+            return read_file(Path(self.base, self.path))
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = str(self.path)
+            raise
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

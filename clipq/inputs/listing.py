@@ -16,7 +16,9 @@ from .folders import has_pictures, pictures
 from .images import Entry, Images, is_image, unlike_a_file
 from .places import files_at, is_remote
 from .scaling import DECODE, check_decode
-from .table_rows import Listed, TableRow, listed_table
+from .table_columns import Asked
+from .table_listing import Listed, listed_table
+from .table_rows import TableRow
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Inputs:
     digest: str
     entries: Sequence[Entry | TableRow] = ()  # without any, the names are the texts
     decode: str = DECODE  # how JPEGs are decoded, of `scaling.DECODES`
+    given_up: str = ""  # the column that was to name the rows of a table, and gives some the same name
     first: int = 0  # the row that stands first: these may be a part of longer inputs, see `part`
 
     @classmethod
@@ -38,6 +41,8 @@ class Inputs:
         decode: str = DECODE,
         column: str | None = None,
         names: str | None = None,
+        as_: str | None = None,
+        output: str | os.PathLike[str] | None = None,
     ) -> Inputs:
         """The pictures of a folder, the lines of a file, the rows of parquet files, or the pictures in webdataset tars.
 
@@ -46,22 +51,25 @@ class Inputs:
         decode: "exact" decodes every pixel; "scaled" lets the JPEG decoder leave out what no model of this size sees.
         column, names: of tables, the column of pictures (bytes, {"bytes", "path"} or paths) or texts, and the one that
         names the rows; None: the ones that it must be. The paths of a column are only opened if it is named.
+        as_: what the strings in that column are, "path" (of pictures; or URLs) or "text"; None: what they look like.
+        output: the file that is written; among the tables of a folder or a pattern it is none of the inputs.
         Raises `DataError` if there is nothing to embed.
         """
-        decode = check_decode(decode)
+        decode, asked = check_decode(decode), Asked(column, names, as_)
         if not is_remote(source):
             source = Path(source)
         for ending, listed in _CONTAINERS.items():
-            if files := _files(source, ending):
-                return listed(cls, source, files, decode, column, names)
-        if is_remote(source) or "*" in str(source):
+            if files := _files(source, ending, output):
+                return listed(cls, source, files, decode, asked)
+        if is_remote(source) or ("*" in str(source) and not os.path.lexists(source)):
             raise DataError(f"{source} names no {' and no '.join(_CONTAINERS)} file; correct the URL or the pattern.")
-        if column is not None or names is not None:
-            raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
+        asked.refuse(source)
         if source.is_dir():
             images = pictures(source)
             names = tuple(entry.key for entry in images.entries)
-            return cls(source, "image", names, images.digest(), images.entries, decode)
+            here = str(Path.cwd())
+            entries = tuple(replace(entry, base=here) for entry in images.entries)
+            return cls(source, "image", names, images.digest(), entries, decode)
         lines = _lines(source)
         return cls(source, "text", lines, hashlib.sha256(json.dumps(lines).encode()).hexdigest())
 
@@ -81,9 +89,17 @@ class Inputs:
         return self.entry(row).read() if self.entries else self.name(row)
 
     def without(self, names: Collection[str]) -> Inputs:
-        """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed."""
+        """Those that are not called any of `names`, in order, and no empty lines, which are nothing to embed.
+
+        Raises `DataError` where they may be known by names that are not used here, as they are not all different.
+        """
         known = frozenset(names)
         rows = [row for row, name in enumerate(self.names) if name not in known and (self.entries or name.strip())]
+        if self.given_up and known and len(rows) == len(self.names):
+            raise DataError(
+                f"which rows of {self.source} are there already cannot be told: its column {self.given_up!r} gives "
+                "several the same name, and none is there by FILE#ROW. Name another column: --names NAME."
+            )
         kept = tuple(self.names[row] for row in rows)
         digest = hashlib.sha256(json.dumps([self.digest, kept]).encode()).hexdigest()
         return replace(
@@ -95,27 +111,31 @@ class Inputs:
         return self.name(row).strip() or f"line {row + 1}"
 
 
-def _files(source: Path | str, ending: str) -> list[str]:
-    """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures."""
-    named = is_remote(source) or not source.is_dir()
+def _files(source: Path | str, ending: str, output: str | os.PathLike[str] | None) -> list[str]:
+    """The files of a folder, a pattern or a name; none for a folder that has pictures: it is one of pictures.
+
+    By their whole paths: workers elsewhere have other working folders. Without `output`, unless that is what is named.
+    """
     files = files_at(source, (ending,))
-    return files if named or not files or not has_pictures(source) else []
+    if is_remote(source):
+        return files
+    if source.is_dir() and files and has_pictures(source):
+        return []
+    files = [str(Path(file).absolute()) for file in files]
+    if output is None or not Path(output).is_file() or source.is_file():
+        return files
+    return [one for one in files if Path(one).name != Path(output).name or not Path(one).samefile(output)]
 
 
-def _of_tables(
-    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
-) -> Inputs:
-    table = listed_table(files, column, names)
+def _of_tables(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:
+    table = listed_table(files, asked)
     count = sum(table.rows)
     entries = Listed(count, table.entry)
-    return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode)
+    return kind(source, table.column.tower, Listed(count, table.name), table.digest, entries, decode, table.given_up)
 
 
-def _of_tars(
-    kind: type[Inputs], source: Any, files: list[str], decode: str, column: str | None, names: str | None
-) -> Inputs:
-    if column is not None or names is not None:
-        raise DataError(f"{source} is no table, so it has no column {column or names!r}; leave that out.")
+def _of_tars(kind: type[Inputs], source: Any, files: list[str], decode: str, asked: Asked) -> Inputs:
+    asked.refuse(source)
     entries = tar_members(files)
     if not entries:
         raise DataError(f"{source} holds no images; a webdataset tar has members such as 0001.jpg.")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pyarrow
 import pytest
 from cli_helpers import error_of
 from PIL import Image
+from pyarrow import parquet
 
 import clipq
+from clipq import matrices
 from clipq.cli import main
 from clipq.matrices import read_embeddings
 
@@ -53,6 +57,9 @@ def test_new_pictures_are_added(quantized, folder, tmp_path, capsys, name):
         (["--dtype", "float16"], ["has dtype='float32'", "leave out --dtype"]),
         (["--ranges", "x.npy"], ["leave out --ranges"]),
         (["--shard-size", "7"], ["has shard_size=None", "leave out --shard-size"]),
+        (["--format", "parquet"], ["has format=None", "leave out --format"]),
+        (["--engine", "ray"], ["--add is done by this process", "--engine"]),
+        (["--workers", "9"], ["--add is done by this process", "--workers"]),
         (["--force"], ["not allowed with"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
@@ -102,3 +109,41 @@ def test_info_shows_the_spaces(model, quantized, folder, tmp_path, capsys):
         assert found["made of"]["weights"] == own.space("image").components["weights"]
         assert main(["info", str(tmp_path / name)]) == 0
         assert stated["image"] in capsys.readouterr().out
+
+
+def test_a_format_that_is_the_folders_own_is_taken(quantized, folder, tmp_path, capsys):
+    argv = ["embed", str(quantized), str(folder), "-o", str(tmp_path / "out"), "--add", "--format"]
+    assert main([*argv, "parquet", "--shard-size", "3"]) == 0
+    (folder / "9.png").write_bytes((folder / "1.png").read_bytes())
+    assert main([*argv, "safetensors"]) == 1
+    assert "has format='parquet', and 'safetensors' was asked for" in capsys.readouterr().err
+    assert main([*argv, "parquet", "--engine", "local", "--workers", "1"]) == 0
+    assert len(read_embeddings(tmp_path / "out").names) == 5
+
+
+def test_an_output_beside_its_tables_is_none_of_them(quantized, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("tables", "..", "tables", "v.parquet")
+    Path("tables").mkdir()
+    for name, options in (("a", []), ("b", ["--add"]), ("b", ["--force"])):
+        parquet.write_table(pyarrow.table({"text": [f"text {name}"], "id": [name]}), f"tables/{name}.parquet")
+        for source in ("tables", "tables/*.parquet"):
+            again = ["--force"] if source != "tables" and not options else options
+            assert main(["embed", str(quantized), source, "-o", str(out), *again]) == 0
+    assert read_embeddings(out).names == ("a", "b")
+
+
+def test_an_output_written_while_it_is_read_is_not_overwritten(quantized, folder, tmp_path, capsys, monkeypatch):
+    out, read = tmp_path / "x.parquet", matrices.read_embeddings
+    argv = ["embed", str(quantized), str(folder), "-o", str(out)]
+    assert main(argv) == 0
+    (folder / "9.png").write_bytes((folder / "1.png").read_bytes())
+
+    def late(path):
+        found = read(path)
+        os.utime(path, ns=(1, 1))  # as by somebody else
+        return found
+
+    monkeypatch.setattr(matrices, "read_embeddings", late)
+    assert main([*argv, "--add"]) == 1
+    assert "was changed while this run added to it" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 from PIL import Image
 
-from clipq.embedding import Inputs, ShardedFolder, add, add_into, embed, embed_into
+from clipq.embedding import Inputs, ShardedFolder, add, add_into, adding, embed, embed_into
 from clipq.errors import DataError, OutputError, SpaceError
 from clipq.matrices import read_embeddings, read_manifest, read_shards
 from clipq.matrices.folders import read_broken
@@ -189,3 +189,36 @@ def test_two_that_add_at_once_do_not_overwrite_each_other(own, tmp_path, monkeyp
         add_into(own, folder, into.path, progress=False)
     assert add_into(own, folder, into.path, progress=False)["rows"] == 7
     assert len(read_embeddings(into.path).names) == 7
+
+
+def test_killed_when_all_is_added_the_next_call_ends_it(own, tmp_path, monkeypatch):
+    folder, into = _pictures(tmp_path / "in", *range(3)), ShardedFolder(tmp_path / "out", 16)
+    embed_into(own, folder, into, progress=False)
+    _pictures(folder, 7, broken=(8,))
+    monkeypatch.setattr("clipq.embedding.adding.save_broken", lambda path: (_ for _ in ()).throw(_Killed()))
+    with pytest.raises(_Killed):
+        add_into(own, folder, into.path, progress=False)
+    assert into.unfinished.exists() and not (into.path / "broken.parquet").exists()
+    monkeypatch.undo()
+    (folder / "08.png").unlink()
+    assert add_into(own, folder, into.path, progress=False) == read_manifest(into.path)
+    assert (into.path / "broken.parquet").exists() and not into.unfinished.exists()
+
+
+def test_two_that_put_shards_in_at_once_do_not_overwrite_each_other(own, tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    folder, into = _pictures(tmp_path / "in", *range(3)), ShardedFolder(tmp_path / "out", 16)
+    embed_into(own, folder, into, progress=False)
+    other, extend, refused = _pictures(tmp_path / "other", 7, 8), adding.extend, []
+
+    def meanwhile(*args):
+        with pytest.raises(OutputError, match="another run adds to .* Give the same command again") as error:
+            add_into(own, other, into.path, progress=False)
+        refused.append(error)
+        return extend(*args)
+
+    monkeypatch.setattr(adding, "extend", meanwhile)
+    add_into(own, _pictures(folder, 4, 5), into.path, progress=False)
+    monkeypatch.undo()
+    assert refused and add_into(own, other, into.path, progress=False)["rows"] == 7
+    assert len(read_embeddings(into.path).names) == 7 and not into.unfinished.exists()

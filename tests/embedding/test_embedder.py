@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,8 @@ from checkpoint_helpers import TWO_TOWERS, model, tokenizer_spec
 from PIL import Image
 
 import clipq
-from clipq.embedding import Embedder
-from clipq.errors import DataError, SchemeError, UnknownNameError
+from clipq.embedding import Embedder, embedder
+from clipq.errors import CheckpointError, DataError, SchemeError, UnknownNameError
 from clipq.resources import resource
 from clipq.vectors import dequantize, ranges_of
 
@@ -98,6 +99,14 @@ def test_bad_rows_are_told_and_never_raised(pictures, expected):
     assert only["embedding"].shape == (1, expected.shape[1]) and embed({"image": []})["embedding"].shape == (0, 192)
 
 
+@pytest.mark.parametrize(("repeat", "ahead"), [(lambda one: one, 0), (png, 2), (lambda one: None, 2)])
+def test_only_a_picture_of_pillow_given_twice_is_not_read_ahead(pictures, monkeypatch, repeat, ahead):
+    seen, batches, one = [], embedder.picture_batches, repeat(pictures[0])
+    monkeypatch.setattr(embedder, "picture_batches", lambda *args: (seen.append(args[-1]), batches(*args))[1])
+    Embedder(TINY, threads=2)({"image": [one, pictures[1], one]})
+    assert seen == [ahead]
+
+
 def test_texts(own):
     embed = Embedder(own, batch_size=2)
     texts = ["a dog", "", None, "two cats", 7, "\ud800", "a dog"]
@@ -126,6 +135,13 @@ def test_which_column(own, pictures):
         Embedder(own, tower="audio")
     with pytest.raises(UnknownNameError, match="float32"):
         Embedder(own, dtype="float31")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "threads"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_sizes_that_are_none_are_refused_before_any_work(name, value):
+    with pytest.raises(SchemeError, match=f"{name}={value!r}"):
+        Embedder(TINY, **{name: value})
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "int8-per-dimension", "ubinary"])
@@ -160,6 +176,22 @@ def test_a_file_of_another_precision_is_loaded_whole(pictures, tmp_path):
     found = torch.from_numpy(embed({"image": pictures})["embedding"])
     torch.testing.assert_close(found, clipq.load(file, "fp32").encode_image(pictures, normalize=True))
     assert Embedder(TINY).described("image")["encoder"] == "clipq.runtime"
+
+
+def test_a_file_that_is_replaced_is_another_model(pictures, expected, tmp_path):
+    path, other = tmp_path / "m.safetensors", resource("zoo", TINY, f"{TINY}-fp16.safetensors")
+    shutil.copy(TINY_FILE, path)
+    old = Embedder(path, threads=1)
+    np.testing.assert_array_equal(old({"image": pictures})["embedding"], expected)
+    shutil.copy(other, tmp_path / "new")
+    (tmp_path / "new").replace(path)
+    np.testing.assert_array_equal(old({"image": pictures})["embedding"], expected)  # to its end
+    with pytest.raises(CheckpointError, match=r"m\.safetensors was changed"):
+        _ = old.whole
+    for new in (Embedder(path, threads=1), pickle.loads(pickle.dumps(old))):
+        found = new({"image": pictures})
+        assert set(found["space_id"]) == {new.whole.space("image").id} == {Embedder(other).space_id("image")}
+        assert not np.array_equal(found["embedding"], expected)
 
 
 def test_a_worker_imports_no_library_of_models():

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import SpaceError
 from ..inputs.listing import Inputs
 from ..matrices.folders import ShardedFolder, write_shard
 from ..vectors.ranges import Ranges
@@ -94,11 +95,25 @@ class Made:
 
 
 def make(job: Job, inputs: Inputs, unit: range) -> Made:
-    """In a worker of an engine: write the shard of one unit. inputs: all, or `inputs.part(unit)`."""
+    """In a worker of an engine: write the shard of one unit. inputs: all, or `inputs.part(unit)`.
+
+    Raises `SpaceError` where the worker's model is another than the one that the job was begun with.
+    """
+    _check_space(job, inputs.tower)
     spent = Spent()
     work = Work(None, Processes(), lambda title, total: lambda rows: None, spent=spent)
     (entry,) = job.made(inputs, [unit], work, lambda rows: None)
     return Made(entry, spent.seconds, spent.rows)
+
+
+def _check_space(job: Job, tower: str) -> None:
+    """A worker loads the model by its name, and under that name may lie another file by now, or on its machine."""
+    found, asked = job.embedder.space_id(tower), job.about["space_id"]
+    if found != asked:
+        raise SpaceError(
+            f"{job.embedder.model} embeds into the space {found} in this worker, and the job was begun in {asked}: its "
+            "file was replaced, or is another on that machine. Give every machine the same file, and the command again."
+        )
 
 
 class Engine(Protocol):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..description import identity
 from ..errors import DataError, ResultError
 from ..inputs.images import Entry, Images, decode
+from ..inputs.places import NOBODYS_FAULT
 from ..work.batches import Batches, Unreadable, readers
 from ..work.shards import Shard
 from ..work.spent import Spent
@@ -60,6 +61,8 @@ def _reader(model: Model, entries: Sequence[Entry], spent: Spent) -> Callable[[i
         try:
             with spent.on("decode"):
                 image = decode(entries[row])
+        except NOBODYS_FAULT:
+            raise
         except Exception as error:  # whatever a decoder does with hostile bytes, it means that this image is broken
             return Unreadable(f"{type(error).__name__}: {error}")
         try:

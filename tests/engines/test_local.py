@@ -26,7 +26,7 @@ from clipq.embedding.jobs import Made
 from clipq.engines import local
 from clipq.engines.local import Local
 from clipq.engines.table import ENGINES, engine_named
-from clipq.errors import EngineError, SchemeError, UnknownNameError
+from clipq.errors import EngineError, SchemeError, SpaceError, UnknownNameError
 from clipq.matrices import read_embeddings, read_manifest
 from clipq.work.processes import Processes
 from clipq.work.work import Work
@@ -103,6 +103,19 @@ def test_what_no_process_survives_is_an_error_that_names_it(table, tmp_path, mon
     monkeypatch.setattr(local, "MOST_DEATHS", 0)
     with pytest.raises(EngineError, match=r"inputs 1 to 30 \(row 0 to row 29\).*memory"):
         embed_with(Local(2, 1), Deadly("clipq-tiny"), table, ShardedFolder(tmp_path / "out", 30), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+class Elsewhere(Embedder):
+    """Another one by the time that a worker has it, as a model is whose file was replaced."""
+
+    def __setstate__(self, state):
+        vars(self).update(state, normalize=False)
+
+
+def test_a_worker_with_another_model_makes_no_rows(table, tmp_path):
+    with pytest.raises(SpaceError, match="space [0-9a-f]{16} in this worker.*Give every machine the same file"):
+        embed_with(Local(2, 1), Elsewhere("clipq-tiny"), table, ShardedFolder(tmp_path / "out", 30), progress=False)
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..spaces.tensors import RawTensor, digest, of_tower
-from .state import shapes, slots
+from .state import slots
 
 DTYPES = {
     "F64": torch.float64,
@@ -48,23 +48,6 @@ def weights_digest(module: nn.Module, host: str, towers: Sequence[str], tower: s
     found = digest(of_tower([_raw(*one) for one in tensors.items()], host, towers, tower), fallback)
     _KNOWN[module][key] = stamp, found
     return found
-
-
-def structure(module: nn.Module) -> dict[str, Any]:
-    """What an architecture is where nothing else says it, JSON values that quantizing does not change: the shapes of
-    all weights and, of modules that have them, the number of heads, eps, and the kind of an activation.
-    """
-    told = [
-        (getattr(part, "num_heads", None), getattr(part, "eps", None), _activation(part)) for part in module.modules()
-    ]
-    settings = [one for one in told if any(value is not None for value in one)]
-    return {"shapes": {name: list(shape) for name, shape in shapes(module).items()}, "settings": settings}
-
-
-def _activation(part: nn.Module) -> str | None:
-    """The name of its class, which is the host's own, or clipq's of the same name."""
-    name = type(part).__name__
-    return name if "GELU" in name or "SiLU" in name or "Activation" in name else None
 
 
 def _raw(name: str, tensor: Tensor) -> RawTensor:

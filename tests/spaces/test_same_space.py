@@ -138,7 +138,7 @@ def test_what_a_header_says_wrongly_is_hashed_or_refused(own, tmp_path):
     path, target = tmp_path / "model.safetensors", tmp_path / "forged.safetensors"
     clipq.save(own, path)
     expected = own.space("text")
-    for wrong in (None, [], {"format": 99}, {"format": 1, "text": {"weights": "../x"}}, {"format": 1, "text": 3}):
+    for wrong in (None, [], {"format": 99}, {"format": 1, "text": 3}):
         forge_config(path, target, lambda config, wrong=wrong: config.update({KEY: wrong}))
         assert clipq.space_of(target, "text") == expected
     changes = {

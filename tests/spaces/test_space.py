@@ -96,6 +96,7 @@ def test_one_tower_alone_is_the_tower_of_two(tmp_path):
     alone.vision_model.load_state_dict(both.vision_model.state_dict())
     with torch.no_grad():
         alone.visual_projection.weight = torch.nn.Parameter(both.visual_projection.weight.clone())
+    alone.config.projection_dim = both.config.projection_dim
     both, alone = (clipq.quantize(Model(one)) for one in (both, alone))
     clipq.save(both, tmp_path / "both.safetensors")
     clipq.check_same_space(tmp_path / "both.safetensors", alone)

@@ -90,7 +90,7 @@ class ModuleLike(ABC):
 
         With that, and where the host has no words for it, its modules are told: such a model cannot be saved.
         """
-        found = structure(self.module, lambda name: self.host.tower_of(self.module, name) == tower)
+        found = self._structure(self.module, tower)
         known, key = self.__dict__.setdefault("_architectures", {}), (tower, modules := digest_of(found))
         if key not in known:  # the host has to build models to find it out
             try:
@@ -104,12 +104,22 @@ class ModuleLike(ABC):
         config = with_text_config(self.module, self.config)
         stated = architecture(self.host.name, config, tower)
         try:
-            with torch.random.fork_rng(devices=[]):
-                twin = self.host.build(config)
+            made = self._made(config)[tower]
         except Exception as error:  # the border to libraries that are given a configuration from who knows where
             return stated, f"it cannot be built: {error}"
-        made = structure(twin, lambda name: self.host.tower_of(twin, name) == tower)
         return stated, None if made == found else differing(found, made)
+
+    def _made(self, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The structure of each tower that `config` makes: built once."""
+        known, key = self.__dict__.setdefault("_twins", {}), digest_of(config)
+        if key not in known:
+            with torch.random.fork_rng(devices=[]):
+                twin = self.host.build(config)
+            known[key] = {tower: self._structure(twin, tower) for tower in self.towers}
+        return known[key]
+
+    def _structure(self, module: nn.Module, tower: str) -> dict[str, Any]:
+        return structure(module, lambda name: self.host.tower_of(module, name) == tower)
 
     @property
     def device(self) -> torch.device:

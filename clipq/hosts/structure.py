@@ -47,11 +47,11 @@ def _told(part: nn.Module) -> Iterator[tuple[str, Any]]:
         yield from _of_torch(part, kind)
     elif not any(word in kind.__name__ for word in _UNTOLD):
         yield "class", kind.__name__.removesuffix("Fp32")  # open_clip's norm of a half model, which `prepare` takes out
+    own = vars(part)  # asking a module for what it has not is slow, and this is asked of thousands
     for key in _OF_TORCH if kind.__module__.startswith("torch.") else _READ:
-        value = getattr(part, key, None)
-        if isinstance(value, bool | int | float | str):
+        if isinstance(value := own.get(key), bool | int | float | str):
             yield key, value
-    if getattr(part, "attn_mask", None) is not None:
+    if (own.get("attn_mask") if "attn_mask" in own else part._buffers.get("attn_mask")) is not None:
         yield "attn_mask", True
 
 

@@ -200,6 +200,18 @@ def test_weights_that_change_are_noticed_and_those_that_do_not_are_hashed_once(m
     assert before != trained == floats.space("image")
 
 
+def test_a_fingerprint_and_the_files_of_a_tokenizer_are_hashed_once(monkeypatch):
+    own = model(TWO_TOWERS, tokenizer=tokenizer_spec())
+    first, text, hashed = own.fingerprint(), own.space("text"), []
+    monkeypatch.setattr("clipq.module_like.files_digest", hashed.append)
+    monkeypatch.setattr("clipq.modules.raw.hashlib", None)
+    assert own.fingerprint() == first and own.space("text") == text and not hashed
+    monkeypatch.undo()
+    with torch.no_grad():
+        own.module.vision_model.post_layernorm.weight.mul_(2)
+    assert own.fingerprint() != first and own.space("text") == text
+
+
 def test_what_no_host_has_words_for_is_told_by_its_modules():
     one, two = (Model(build(OPEN_CLIP)) for _ in range(2))
     with pytest.raises(ClipqError):

@@ -26,7 +26,7 @@ from .kernels.resizing import natively
 from .methods.finishing import kernel_path
 from .methods.recipes import Recipe, recipe_of, stated_recipe
 from .module_like import ModuleLike
-from .modules.state import fingerprint
+from .modules.raw import fingerprint
 from .towers.parts import each_once, in_parts
 from .work.ahead import ahead
 from .work.batches import readers

@@ -13,15 +13,17 @@ from .arithmetic.precisions import resolve
 from .errors import ClipqError, QuantizationError, unknown_name
 from .hosts import Host
 from .hosts.open_clip_text import with_text_config
+from .hosts.structure import differing, structure
 from .inputs.scaling import DECODE
 from .inputs.tokenizer_files import TokenizerSpec
 from .methods.dtypes import DTYPES, fallback_dtype
 from .methods.finishing import finish
 from .methods.quantization import quantize_module
 from .methods.recipes import Recipe, stated_recipe
-from .modules.raw import structure, weights_digest
+from .modules.raw import weights_digest
+from .spaces.architectures import architecture
 from .spaces.space import Space, digest_of
-from .spaces.towers import TowerSpace, architecture, files_digest
+from .spaces.towers import TowerSpace, files_digest
 
 _Like = TypeVar("_Like", bound="ModuleLike")
 
@@ -59,25 +61,65 @@ class ModuleLike(ABC):
         """What is the same in all spaces of a tower."""
         if tower not in self.towers:
             raise unknown_name("tower", tower, self.towers, "This model has no other.")
-        scheme, spec = self.recipe.schemes[tower], self.tokenizer_spec if tower == "text" else None
+        recipe, spec = self.recipe, self.tokenizer_spec if tower == "text" else None
+        scheme = recipe.schemes[tower]
         return TowerSpace(
             tower,
             weights_digest(self.module, self.host.name, self.towers, tower, scheme.fallback),
             scheme,
-            self._architecture(tower),
+            self._architecture(tower)[0],
             self.preprocessing,
             None if spec is None else spec.settings,
-            None if spec is None else files_digest(spec.files),
+            None if spec is None else self._tokenizer_digest(spec),
+            [name for name in recipe.modules if self.host.tower_of(self.module, name) == tower],
         )
 
-    def _architecture(self, tower: str) -> dict[str, Any]:
-        known = self.__dict__.setdefault("_architectures", {})  # a host may have to build models to find it out
-        if tower not in known:
+    def unlike_config(self) -> str | None:
+        """In which respect the module is not what its configuration makes, in words; None where it is that."""
+        return next((unlike for tower in self.towers if (unlike := self._architecture(tower)[1])), None)
+
+    def _tokenizer_digest(self, spec: TokenizerSpec) -> str | None:
+        """Of files that may have 34 MB, hashed once."""
+        known = self.__dict__.get("_tokenizer_known")
+        if known is None or known[0] is not spec:
+            known = self.__dict__["_tokenizer_known"] = spec, files_digest(spec.files)
+        return known[1]
+
+    def _architecture(self, tower: str) -> tuple[dict[str, Any], str | None]:
+        """The settings of a tower, and in which respect it is not what they make.
+
+        With that, and where the host has no words for it, its modules are told: such a model cannot be saved.
+        """
+        found = self._structure(self.module, tower)
+        known, key = self.__dict__.setdefault("_architectures", {}), (tower, modules := digest_of(found))
+        if key not in known:  # the host has to build models to find it out
             try:
-                known[tower] = architecture(self.host.name, with_text_config(self.module, self.config), tower)
-            except ClipqError:  # the host has no words for it: such a model cannot be saved
-                known[tower] = {"host": self.host.name, "modules": digest_of(structure(self.module))}
-        return known[tower]
+                stated, unlike = self._stated(tower, found)
+            except ClipqError as error:
+                stated, unlike = {"host": self.host.name}, str(error)
+            known[key] = ({**stated, "modules": modules} if unlike else stated), unlike
+        return known[key]
+
+    def _stated(self, tower: str, found: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        config = with_text_config(self.module, self.config)
+        stated = architecture(self.host.name, config, tower)
+        try:
+            made = self._made(config)[tower]
+        except Exception as error:  # the border to libraries that are given a configuration from who knows where
+            return stated, f"it cannot be built: {error}"
+        return stated, None if made == found else differing(found, made)
+
+    def _made(self, config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The structure of each tower that `config` makes: built once."""
+        known, key = self.__dict__.setdefault("_twins", {}), digest_of(config)
+        if key not in known:
+            with torch.random.fork_rng(devices=[]):
+                twin = self.host.build(config)
+            known[key] = {tower: self._structure(twin, tower) for tower in self.towers}
+        return known[key]
+
+    def _structure(self, module: nn.Module, tower: str) -> dict[str, Any]:
+        return structure(module, lambda name: self.host.tower_of(module, name) == tower)
 
     @property
     def device(self) -> torch.device:

@@ -52,7 +52,8 @@ def space_of(thing: Any, tower: str | None = None, *, decode: str = DECODE, norm
     `clipq.save` wrote; or `Embeddings`, or the path of a file or folder that `clipq embed` wrote, which say what they
     are of. tower: "image" or "text"; left out, the only one. decode: how JPEGs are decoded; normalized: whether vectors
     are of length 1; an embedder knows both. Kernels, device, threads and batch size are no part of a space. The weights
-    of a model are hashed, about a second for a GB, and again only after they changed.
+    of a model are hashed, about a second for a GB, and again only after they changed; of a model's file the header
+    alone is read, and believed what it says of its tensors: `clipq.load` and `clipq.runtime.load` look at these.
     Raises `UnknownNameError` for a tower that is not there, `SpaceError` for embeddings that do not say their space.
     """
     side = _side_of(thing)
@@ -87,7 +88,14 @@ def check_same_space(a: Any, b: Any, tower: str | None = None) -> None:
     if not shared:
         raise SpaceError(f"{names[0]} and {names[1]} have no {tower or 'common'} tower to compare.")
     for name in shared:
-        check_equal(one.find(name).space(), two.find(name).space(), names)
+        check_equal(*_alike(one.find(name), two.find(name)), names)
+
+
+def _alike(one: TowerSpace | _AsItMakes, two: TowerSpace | _AsItMakes) -> tuple[Space, Space]:
+    """Their spaces of vectors made as that side makes them which makes but one kind."""
+    fixed = next((side.only for side in (one, two) if isinstance(side, _AsItMakes)), None)
+    asked = () if fixed is None else (fixed.components["decode"] or DECODE, fixed.components["normalized"])
+    return one.space(*asked), two.space(*asked)
 
 
 def _side_of(thing: Any) -> _Side:
@@ -99,7 +107,8 @@ def _side_of(thing: Any) -> _Side:
     if hasattr(thing, "tower_space"):  # a clipq.Model, or one of clipq.runtime
         return _Side(_name_of(thing), towers=tuple(thing.towers), find=thing.tower_space)
     if hasattr(thing, "space_id"):  # an Embedder, which knows how it decodes, and the length of what it makes
-        towers = ("image", "text") if thing.tower is None else (thing.tower,)
+        both = (tower for tower in ("image", "text") if tower in thing.encoding(tower).towers)
+        towers = tuple(both) if thing.tower is None else (thing.tower,)
         return _Side("the embedder", towers=towers, find=lambda tower: _AsItMakes(thing.space(tower)))
     if isinstance(about := getattr(thing, "about", None), Mapping):  # Embeddings
         return _stated(about, "the embeddings")

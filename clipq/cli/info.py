@@ -181,7 +181,7 @@ def about_file(path: Path) -> dict[str, Any]:
         "host": config["host"],
         "source": config["source"],
         "preprocessing": config["preprocessing"],
-        "vector spaces": _spaces(config.get("spaces")),
+        "vector spaces": _spaces(header),
         "measured": config.get("results"),
         "written by": f"clipq {config.get('clipq')}",
         "sha256 of the tensors": header.metadata[DATA_HASH_KEY],
@@ -196,10 +196,11 @@ def _parameters(header: Header) -> int:
     return sum(prod(tensor["shape"]) for name, tensor in header.tensors.items() if not name.endswith(added))
 
 
-def _spaces(stated: Any) -> dict[str, str] | None:
+def _spaces(header: Header) -> dict[str, str] | None:
     """The id of each tower's space, where the file says it (clipq.space_of(FILE) hashes the others)."""
-    towers = stated if isinstance(stated, dict) else {}
-    return {name: one["id"] for name, one in towers.items() if isinstance(one, dict) and "id" in one} or None
+    from ..files.spaces import stated_spaces
+
+    return {tower: space.id for tower, space in stated_spaces(header).items()} or None
 
 
 def about_embeddings(path: Path) -> dict[str, Any]:

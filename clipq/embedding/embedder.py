@@ -9,6 +9,7 @@ from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..arithmetic.precisions import Precisions
 from ..errors import DataError, SchemeError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..models import Model
 
 _TOWERS = ("image", "text")
+_SPACES: WeakKeyDictionary[Any, dict[tuple, Space]] = WeakKeyDictionary()
+"""Of the models that this process loaded, which nobody changes."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,13 @@ class Embedder:
 
     def space(self, tower: str) -> Space:
         """The vector space of what it makes of pictures ("image") or of texts."""
-        return self.encoding(tower).space(tower, self.decode, self.normalize)
+        model, asked = self.encoding(tower), (tower, self.decode, self.normalize)
+        if model is self.model:  # of whoever made it, who may change it between two batches
+            return model.space(*asked)
+        known = _SPACES.setdefault(model, {})
+        if asked not in known:
+            known[asked] = model.space(*asked)
+        return known[asked]
 
     def space_id(self, tower: str) -> str:
         """The space's short name, of 16 hexadecimal digits; see `clipq.space_of`."""

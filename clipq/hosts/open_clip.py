@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ClipqError, SchemeError
-from ..modules.state import shapes
 from ..spaces.tensors import tower_of
 from . import tables
-from .base import Host, build_skeleton, host_class, is_class
+from .base import Host, build_skeleton, is_class
 from .open_clip_text import NOT_OPEN_CLIPS, TEXT_CONFIG, text_tower_at_hand
+from .structure import structure
 from .timm import known_trunk, takes_any_size
 
 _PROJECTIONS = ("visual.proj", "text_projection", "text.text_projection", "visual.head.proj", "text.proj")
@@ -54,8 +54,9 @@ class OpenClipHost(Host):
         return visual.trunk if is_class(visual, "open_clip.timm_model.TimmModel") else visual
 
     def config(self, module: nn.Module) -> dict[str, Any]:
+        found = structure(module)
         for arch, config in _candidates(module):
-            if _same_architecture(module, self.build(config)):
+            if structure(self.build(config)) == found:
                 return {"arch": arch, **config}
         raise ClipqError(
             "the architecture of this open_clip model is none of open_clip's named ones, so its file could not be read "
@@ -171,11 +172,3 @@ def _embed_dim(module: nn.Module) -> int | None:
     if projection is None:
         return getattr(module.visual, "output_dim", None)
     return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[-1]
-
-
-def _same_architecture(module: nn.Module, candidate: nn.Module) -> bool:
-    """Same tensors of the same shapes, and the same activation functions (QuickGELU has no tensors)."""
-    if host_class(module) is not host_class(candidate):
-        return False
-    acts = [[type(m).__name__ for m in model.modules() if "GELU" in type(m).__name__] for model in (module, candidate)]
-    return shapes(module) == shapes(candidate) and acts[0] == acts[1]

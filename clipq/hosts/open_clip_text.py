@@ -23,8 +23,13 @@ _CODE = ("dtype", "torch_dtype", "auto_map", "quantization_config", "_name_or_pa
 
 
 def with_text_config(module: nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with the configuration of the Hugging Face text tower of `module`; as it is for all other models."""
+    """`config` with the configuration of the Hugging Face text tower of `module`; as it is for all other models.
+
+    One that a file had stays as it is: other versions of transformers write other defaults into theirs.
+    """
     text = config.get("text_cfg")
+    if TEXT_CONFIG in config:
+        return dict(config)
     settings = getattr(getattr(module, "text", None), "config", None)
     if not (isinstance(text, Mapping) and text.get(_NAME) and hasattr(settings, "to_dict")):
         return dict(config)

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ClipqError, QuantizationError, unknown_name
-from ..modules.state import shapes
 from ..spaces.tensors import tower_of
 from . import tables
 from .base import Host, build_skeleton, host_class
+from .structure import differing, structure
 
 
 class TimmHost(Host):
@@ -49,11 +49,11 @@ class TimmHost(Host):
             "global_pool": _pool_name(_pool(module)),
             "img_size": _image_size(module),
         }
-        twin = self.build(config)
-        if shapes(twin) != shapes(module) or repr(_pool(twin)) != repr(_pool(module)):
+        found, made = structure(module), structure(self.build(config))
+        if found != made:
             raise ClipqError(
-                f"this timm model is not a plain {config['arch']}: it was made with arguments it does not remember, "
-                "so its file could not be read back. Use a named architecture."
+                f"this timm model is not a plain {config['arch']} ({differing(found, made)}): it was made with "
+                "arguments it does not remember, so its file could not be read back. Use a named architecture."
             )
         return config
 

@@ -1,9 +1,10 @@
-"""The weights of a model's tower as a hash, computed again only after somebody has changed them."""
+"""The weights of a model, or of one of its towers, as a hash, computed again only after somebody has changed them."""
 
 from __future__ import annotations
 
+import hashlib
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..spaces.tensors import RawTensor, digest, of_tower
-from .state import shapes, slots
+from .state import slots
 
 DTYPES = {
     "F64": torch.float64,
@@ -40,31 +41,36 @@ def weights_digest(module: nn.Module, host: str, towers: Sequence[str], tower: s
     Hashed again only after a change: a tensor replaced, or changed in place. Behind torch's back (`tensor.data`),
     changes of many values are noticed, as those of training, and not one of a few.
     """
-    tensors = {name: slot.tensor for name, slot in slots(module).items()}
-    key, stamp = (tower, fallback), _stamp(tensors.values())
-    known = _KNOWN.setdefault(module, {}).get(key)
-    if known is not None and _is_same(known[0], stamp):
-        return known[1]
-    found = digest(of_tower([_raw(*one) for one in tensors.items()], host, towers, tower), fallback)
-    _KNOWN[module][key] = stamp, found
-    return found
+
+    def of(tensors: Mapping[str, Tensor]) -> str:
+        return digest(of_tower([_raw(*one) for one in tensors.items()], host, towers, tower), fallback)
+
+    return _unless_known(module, (tower, fallback), of)
 
 
-def structure(module: nn.Module) -> dict[str, Any]:
-    """What an architecture is where nothing else says it, JSON values that quantizing does not change: the shapes of
-    all weights and, of modules that have them, the number of heads, eps, and the kind of an activation.
+def fingerprint(model: nn.Module, settings: str = "") -> str:
+    """sha256 (hex) over the names, dtypes, shapes and bytes of all tensors of `model`, and over `settings`.
+
+    Hashed again as `weights_digest` is. It stands in outputs and results since clipq 0.3, and so stays as it is.
     """
-    told = [
-        (getattr(part, "num_heads", None), getattr(part, "eps", None), _activation(part)) for part in module.modules()
-    ]
-    settings = [one for one in told if any(value is not None for value in one)]
-    return {"shapes": {name: list(shape) for name, shape in shapes(module).items()}, "settings": settings}
+
+    def of(tensors: Mapping[str, Tensor]) -> str:
+        found = hashlib.sha256(settings.encode())
+        for name, tensor in sorted(tensors.items()):
+            found.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            found.update(_raw(name, tensor).read().data)
+        return found.hexdigest()
+
+    return _unless_known(model, (fingerprint, settings), of)
 
 
-def _activation(part: nn.Module) -> str | None:
-    """The name of its class, which is the host's own, or clipq's of the same name."""
-    name = type(part).__name__
-    return name if "GELU" in name or "SiLU" in name or "Activation" in name else None
+def _unless_known(module: nn.Module, key: tuple, of: Callable[[Mapping[str, Tensor]], str]) -> str:
+    """`of` the tensors of `module`, or what it gave of the same ones."""
+    tensors = {name: slot.tensor for name, slot in slots(module).items()}
+    stamp, kept = _stamp(tensors.values()), _KNOWN.setdefault(module, {})
+    if key not in kept or not _is_same(kept[key][0], stamp):
+        kept[key] = stamp, of(tensors)
+    return kept[key][1]
 
 
 def _raw(name: str, tensor: Tensor) -> RawTensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..arithmetic.specs import QuantSpec
@@ -86,15 +85,3 @@ def weights(model: nn.Module) -> dict[str, Slot]:
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shape of every weight by its name in the float model; the same before and after quantizing."""
     return {name: slot.shape for name, slot in weights(model).items()}
-
-
-def fingerprint(model: nn.Module, settings: str = "") -> str:
-    """sha256 (hex) over the names, dtypes, shapes and bytes of all tensors of `model`, and over `settings`."""
-    import hashlib
-
-    digest = hashlib.sha256(settings.encode())
-    for name, slot in sorted(slots(model).items()):
-        tensor = slot.tensor.detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

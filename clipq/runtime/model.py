@@ -130,8 +130,8 @@ class RuntimeModel:
     def space(self, tower: str, decode: str = DECODE, normalized: bool = True) -> Space:
         """The vector space of what this model makes of pictures ("image") or of texts, as `clipq.Model.space` has it.
 
-        A file of clipq before 0.8 does not state it; its tensors are hashed. Raises `UnknownNameError` for a tower that
-        was not loaded.
+        The tensors in the file are hashed when it is first asked for, about a second for a GB. Raises
+        `UnknownNameError` for a tower that was not loaded, `CheckpointError` for a file that says another space.
         """
         return self.tower_space(tower).space(decode, normalized)
 
@@ -140,7 +140,7 @@ class RuntimeModel:
         if tower not in self.towers:
             raise unknown_name("tower", tower, self.towers, "No other was loaded.")
         if tower not in self._spaces:
-            self._spaces[tower] = tower_space(self._header, tower)
+            self._spaces[tower] = tower_space(self._header, tower, read=True)
         return self._spaces[tower]
 
     def _tower(self, name: str) -> Any:

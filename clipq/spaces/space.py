@@ -118,6 +118,10 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
+def is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
 def digest_of(value: Any) -> str:
     """sha256 (hex) of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -134,7 +138,7 @@ def _unequal(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
 def _said(value: Any) -> str:
     if value is _MISSING:
         return "nothing"
-    if isinstance(value, str) and _SHA256.fullmatch(value):
+    if is_sha256(value):
         return f"{value[:8]}.."
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -45,10 +45,10 @@ def of_tower(tensors: Iterable[RawTensor], host: str, towers: Sequence[str], tow
     own = [one for one in tensors if tower_of(host, one.name, towers) == tower]
     if host != "transformers":
         return own
-    return [RawTensor(_alone(one.name), one.dtype, one.shape, one.read) for one in own]
+    return [RawTensor(alone(one.name), one.dtype, one.shape, one.read) for one in own]
 
 
-def _alone(name: str) -> str:
+def alone(name: str) -> str:
     """transformers' classes of one tower have its tensors with or without the tower's name in front."""
     return name.removeprefix("vision_model.").removeprefix("text_model.")
 

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..arithmetic.schemes import Scheme
 from ..inputs.scaling import DECODE, smallest_of
+from ..inputs.settings import OPENAI_MEAN, OPENAI_STD
+from .architectures import without
 from .space import Space, digest_of, plain
+from .tensors import alone
 
-_PARTS = {"image": "vision", "text": "text"}
-_NOT_COMPUTED = (
-    ("timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout")
-    + ("hf_model_pretrained", "hf_tokenizer_name", "tokenizer_kwargs", "text_mask")
-)  # fmt: skip
-"""Settings of open_clip's towers for training, and for finding weights and tokenizers."""
-_COMPUTED = re.compile(
-    "size|layers|heads|act|eps|dim|channels|pool|eos_token_id|use_head|theta|rope|ratio|bias|norm|register|gated|"
-    "swiglu|position|layerscale|causal|model_type"
-)
-_OF_TRAINING = re.compile("init|drop|chunk|ngram|^pooler|^projection_dim|^gradient|^output_")
-"""Of transformers' settings, those whose names hold one of the words of the first and none of the second: another
-version of transformers writes other defaults of generation and training, which no embedding depends on. How wide a
-projection is, its weights say."""
 _NOT_PIXELS = (
     ("processor_class", "feature_extractor_type", "auto_map", "device", "data_format", "input_data_format")
     + ("return_tensors", "disable_grouping", "_valid_processor_keys")
 )  # fmt: skip
 _NOT_IDS = ("transformers_version", "name_or_path", "model_max_length", "processor_class", "auto_map", "backend")
 _NOT_IDS += ("is_local", "local_files_only", "clean_up_tokenization_spaces")
-_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_OPEN_CLIP = {
+    "mode": "RGB", "mean": OPENAI_MEAN, "std": OPENAI_STD, "interpolation": "bicubic", "resize_mode": "shortest",
+    "fill_color": 0,
+}  # fmt: skip
+"""What open_clip's `PreprocessCfg` (3.3) takes where nothing is said."""
+_TOKENIZERS = {"reduction_mask": "", "strip_sep_token": False, "tokenizer_mode": ""}
+"""As `_OPEN_CLIP`, of tokenizers."""
+_SIDES = {"direction": "Right", "pad_to_multiple_of": None}
+"""What a tokenizer.json usually says of how texts are cut and padded."""
 
 
 @dataclass(frozen=True)
 class TowerSpace:
     """One tower. `weights` and `tokenizer_files` are sha256 (hex), the rest is as a file's header has it.
 
-    architecture: what `architecture` gives. preprocessing: {} for a model that came without. tokenizer: None without.
+    architecture: what `architectures.architecture` gives. quantized: names of the tower's modules that quantization
+    replaced, as the recipe has them. preprocessing: {} for a model that came without. tokenizer: None without.
     """
 
     tower: str
@@ -50,6 +48,7 @@ class TowerSpace:
     preprocessing: Mapping[str, Any]
     tokenizer: Mapping[str, Any] | None = None
     tokenizer_files: str | None = None
+    quantized: Iterable[str] = ()
 
     def space(self, decode: str = DECODE, normalized: bool = True) -> Space:
         """The space of vectors made so. decode: of `inputs.scaling.DECODES`; of texts it says nothing."""
@@ -57,7 +56,7 @@ class TowerSpace:
         return Space(
             {
                 "weights": self.weights,
-                "scheme": _scheme(self.scheme),
+                "scheme": self._scheme(),
                 "architecture": dict(self.architecture),
                 "tower": self.tower,
                 "preprocessing": _preprocessing(self.preprocessing) if image else None,
@@ -75,57 +74,30 @@ class TowerSpace:
         if self.tokenizer is None:
             return None
         files = {} if self.tokenizer_files is None else {"files": self.tokenizer_files}
-        return {**_stated(plain(self.tokenizer)), **files}
+        return {**without(_said(self.tokenizer), _TOKENIZERS), **files}
+
+    def _scheme(self) -> dict[str, Any]:
+        """How modules are computed, and which of them otherwise: what stayed float shows in the weights."""
+        others = {name: self.scheme.at(name) for name in self.quantized if self.scheme.at(name) is not self.scheme}
+        if not others:
+            return _computed(self.scheme, self.tower)
+        each = digest_of({alone(name): _computed(one, self.tower) for name, one in others.items()})
+        return {**_computed(self.scheme, self.tower), "exceptions": {"count": len(others), "sha256": each}}
 
 
-def _scheme(scheme: Scheme) -> dict[str, Any]:
-    """What is computed: without the name, and the steps that chose the numbers, which are in the weights."""
-    values = {key: value for key, value in scheme.to_dict().items() if key not in ("name", "steps", "exceptions")}
-    values["attention"] = scheme.attention
-    if scheme.exceptions:
-        each = [[pattern, _scheme(one)] for pattern, one in scheme.exceptions]
-        values["exceptions"] = {"count": len(each), "sha256": digest_of(each)}
-    return plain(values)
-
-
-def architecture(host: str, config: Mapping[str, Any], tower: str) -> dict[str, Any]:
-    """The settings of a tower, of the host's configuration: those that decide what is computed, and are not the
-    default of nothing at all (null, false, empty). The same for a model of this tower alone.
-    """
-    return {"host": host, **_ARCHITECTURES[host](plain(config), tower)}
-
-
-def _open_clip(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
-    own = {key: value for key, value in (config.get(f"{_PARTS[tower]}_cfg") or {}).items() if key not in _NOT_COMPUTED}
-    shared = {key: config.get(key) for key in ("embed_dim", "quick_gelu")}
-    text = config.get("hf_text_config") if tower == "text" else None
-    return _stated({**own, **shared, **({"hf_text_config": _of_transformers(text)} if text else {})})
-
-
-def _timm(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
-    return _stated(config)
-
-
-def _transformers(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
-    own = config.get(f"{_PARTS[tower]}_config")
-    return _of_transformers(own if isinstance(own, Mapping) else config)
-
-
-def _of_transformers(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _stated({k: v for k, v in config.items() if _COMPUTED.search(k) and not _OF_TRAINING.search(k)})
-
-
-_ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
-    "open_clip": _open_clip,
-    "timm": _timm,
-    "transformers": _transformers,
-}
+def _computed(scheme: Scheme, tower: str) -> dict[str, Any]:
+    """Without the name, and the steps that chose the numbers, which are in the weights; pictures have no tokens."""
+    left_out = ("name", "steps", "exceptions", *(("embeddings",) if tower == "image" else ()))
+    values = {key: value for key, value in scheme.to_dict().items() if key not in left_out}
+    return plain({**values, "attention": scheme.attention})
 
 
 def _preprocessing(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    found = {key: value for key, value in plain(settings).items() if key not in _NOT_PIXELS and value is not None}
-    if found.get("kind") == "open_clip" and isinstance(found.get("size"), int):
-        found["size"] = [found["size"], found["size"]]
+    found = {key: value for key, value in _said(settings).items() if key not in _NOT_PIXELS}
+    if found.get("kind") == "open_clip":
+        found = without(found, _OPEN_CLIP)
+        if isinstance(found.get("size"), int):
+            found["size"] = [found["size"], found["size"]]
     return found or None
 
 
@@ -137,15 +109,32 @@ def files_digest(files: Mapping[str, str]) -> str | None:
 
 
 def _ids_only(name: str, body: str) -> str:
+    if name == _TOKENIZER:
+        return _unpadded(body)
     try:
         values = json.loads(body) if name == _TOKENIZER_CONFIG else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return body
     if not isinstance(values, dict):
         return body
-    return digest_of(_stated({key: value for key, value in values.items() if key not in _NOT_IDS}))
+    return digest_of({key: value for key, value in _said(values).items() if key not in _NOT_IDS})
 
 
-def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is null, false or empty: a setting that is not there says the same."""
-    return {key: one for key, one in values.items() if one is not None and one is not False and one not in ("", [], {})}
+def _unpadded(body: str) -> str:
+    """A tokenizer.json without how texts were cut and padded last, which is noted in front; how is said by each call.
+
+    The sides stay, which transformers takes from there. Read is the front alone: some of these files have 34 MB.
+    """
+    front = body.partition('"added_tokens"')[0]
+    try:
+        values = json.loads(front.rstrip().removesuffix(",") + "}")
+        sides = [_said(values.pop(key, None) or {}) for key in ("truncation", "padding")]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return body
+    kept = [{name: side[name] for name in _SIDES if name in side} for side in sides]
+    return digest_of([values, [without(side, _SIDES) for side in kept]]) + body[len(front) :]
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON, without what is null: that says nothing."""
+    return {key: one for key, one in plain(values).items() if one is not None}

@@ -20,7 +20,7 @@ from clipq.methods.quantization import quantize
 from clipq.methods.recipes import recipe_of
 from clipq.modules.convolutions import QPointwise
 from clipq.modules.layers import QLinear
-from clipq.modules.state import fingerprint
+from clipq.modules.raw import fingerprint
 
 
 def of_timm(name: str, **options: object) -> nn.Module:

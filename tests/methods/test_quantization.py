@@ -26,7 +26,7 @@ from clipq.methods.recipes import Recipe, recipe_of
 from clipq.methods.replacing import plan, rebuild
 from clipq.methods.steps import is_calibrated
 from clipq.modules.layers import QLinear, QuantizedModule
-from clipq.modules.state import fingerprint
+from clipq.modules.raw import fingerprint
 
 MODELS = ("open_clip CLIP", "transformers SigLIP", "open_clip timm trunk")
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}

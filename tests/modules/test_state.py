@@ -15,7 +15,8 @@ from clipq.arithmetic.specs import QuantSpec
 from clipq.modules.attention import QMultiheadAttention, QOpenClipAttention
 from clipq.modules.convolutions import QPatchEmbed
 from clipq.modules.layers import QEmbedding, QLinear
-from clipq.modules.state import fingerprint, slots
+from clipq.modules.raw import fingerprint
+from clipq.modules.state import slots
 
 INT8 = PRECISIONS["int8"]
 ASYMMETRIC = Scheme("asymmetric", QuantSpec(symmetric=False))

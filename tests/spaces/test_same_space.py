@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checkpoint_helpers import OPEN_CLIP, TWO_TOWERS, forge_config, model, tokenizer_spec
+import torch
+from checkpoint_helpers import OPEN_CLIP, TWO_TOWERS, forge, forge_config, model, tokenizer_spec
 from PIL import Image
 from tiny_models import build
 
 import clipq
+from clipq.cli import info
 from clipq.embedding import Embedder, ShardedFolder, embed, embed_into, save_embeddings
 from clipq.errors import CheckpointError, DataError, SpaceError, UnknownNameError
 from clipq.files.spaces import KEY
@@ -110,6 +112,27 @@ def test_an_embedder_is_asked_for_what_it_makes(own, outputs, tmp_path):
     clipq.check_same_space(Embedder(own), Embedder(tmp_path / "model.safetensors"))
     with pytest.raises(SpaceError, match="decode: .* normalized: "):
         clipq.check_same_space(named, outputs[".npy"])
+    clipq.check_same_space(named, own)  # made as the embedder makes them
+    clipq.check_same_space(own, named)
+    with pytest.raises(SpaceError, match="decode: .* normalized: "):
+        clipq.check_same_space(named, Embedder(own))
+    alone = model("timm vision_transformer", "fp32", preprocessing=PIXELS)
+    assert clipq.space_of(Embedder(alone)) == alone.space("image")
+    with pytest.raises(SpaceError, match="no text tower to compare"):
+        clipq.check_same_space(Embedder(alone), Embedder(own), "text")
+
+
+def test_an_embedder_asks_a_model_of_a_file_once_and_one_in_memory_each_time(own, tmp_path, monkeypatch):
+    clipq.save(model(TWO_TOWERS, preprocessing=PIXELS), path := tmp_path / "model.safetensors")
+    named, hashed = Embedder(path, tower="image"), []
+    expected = named.space("image")
+    monkeypatch.setattr("clipq.runtime.model.RuntimeModel.space", lambda *args: hashed.append(args))
+    assert Embedder(path, batch_size=2).space("image") == expected and not hashed
+    changed = model(TWO_TOWERS, preprocessing=PIXELS)
+    before = Embedder(changed).space_id("image")
+    with torch.no_grad():
+        changed.module.vision_model.post_layernorm.weight.mul_(2)
+    assert Embedder(changed).space_id("image") != before == expected.id
 
 
 def test_an_output_that_knows_no_space_says_what_to_do(own, outputs, source, tmp_path):
@@ -138,7 +161,7 @@ def test_what_a_header_says_wrongly_is_hashed_or_refused(own, tmp_path):
     path, target = tmp_path / "model.safetensors", tmp_path / "forged.safetensors"
     clipq.save(own, path)
     expected = own.space("text")
-    for wrong in (None, [], {"format": 99}, {"format": 1, "text": {"weights": "../x"}}, {"format": 1, "text": 3}):
+    for wrong in (None, [], {"format": 99}, {"format": 1, "text": 3}):
         forge_config(path, target, lambda config, wrong=wrong: config.update({KEY: wrong}))
         assert clipq.space_of(target, "text") == expected
     changes = {
@@ -150,6 +173,38 @@ def test_what_a_header_says_wrongly_is_hashed_or_refused(own, tmp_path):
         forge_config(path, target, lambda config, key=key, wrong=wrong: config.update({key: wrong}))
         with pytest.raises(CheckpointError, match=r"forged\.safetensors"):
             clipq.space_of(target, "text")
+
+
+@pytest.mark.parametrize("key", ["id", "weights", "tokenizer"])
+def test_what_a_header_says_of_its_spaces_is_checked(key, own, tmp_path):
+    path, target = tmp_path / "model.safetensors", tmp_path / "forged.safetensors"
+    clipq.save(own, path)
+    forge_config(path, target, lambda config: config[KEY]["text"].update({key: "f" * len(config[KEY]["text"][key])}))
+    for ask in (clipq.space_of, lambda file, tower: info.about_file(file)):
+        with pytest.raises(CheckpointError, match="says that its text tower is of the space"):
+            ask(target, "text")
+    assert clipq.space_of(target, "image") == own.space("image")
+    forge_config(path, target, lambda config: config[KEY]["text"].pop(key))
+    with pytest.raises(CheckpointError, match="not whole"):
+        clipq.space_of(target, "text")
+
+
+def test_a_space_that_is_of_other_tensors_is_refused_where_they_are_read(own, tmp_path):
+    path, target = tmp_path / "model.safetensors", tmp_path / "forged.safetensors"
+    clipq.save(own, path)
+
+    def swap(header: dict, data: bytearray) -> None:
+        start, end = header["vision_model.post_layernorm.weight"]["data_offsets"]
+        data[start:end] = data[start:end][::-1]
+
+    forge(path, target, swap)
+    runtime = clipq.runtime.load(target)
+    assert clipq.space_of(target, "image") == own.space("image") != clipq.load(target).space("image")
+    assert runtime.space("text") == own.space("text")
+    with pytest.raises(CheckpointError, match="tensors of the image tower are not those"):
+        runtime.space("image")
+    with pytest.raises(CheckpointError, match="tensors of the image tower are not those"):
+        Embedder(target).space("image")
 
 
 def test_a_folder_for_the_hub_is_a_model(tmp_path):

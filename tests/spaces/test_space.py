@@ -96,6 +96,7 @@ def test_one_tower_alone_is_the_tower_of_two(tmp_path):
     alone.vision_model.load_state_dict(both.vision_model.state_dict())
     with torch.no_grad():
         alone.visual_projection.weight = torch.nn.Parameter(both.visual_projection.weight.clone())
+    alone.config.projection_dim = both.config.projection_dim
     both, alone = (clipq.quantize(Model(one)) for one in (both, alone))
     clipq.save(both, tmp_path / "both.safetensors")
     clipq.check_same_space(tmp_path / "both.safetensors", alone)
@@ -197,6 +198,18 @@ def test_weights_that_change_are_noticed_and_those_that_do_not_are_hashed_once(m
     with torch.inference_mode():
         floats.module.visual_projection.weight = torch.nn.Parameter(floats.module.visual_projection.weight.clone())
     assert before != trained == floats.space("image")
+
+
+def test_a_fingerprint_and_the_files_of_a_tokenizer_are_hashed_once(monkeypatch):
+    own = model(TWO_TOWERS, tokenizer=tokenizer_spec())
+    first, text, hashed = own.fingerprint(), own.space("text"), []
+    monkeypatch.setattr("clipq.module_like.files_digest", hashed.append)
+    monkeypatch.setattr("clipq.modules.raw.hashlib", None)
+    assert own.fingerprint() == first and own.space("text") == text and not hashed
+    monkeypatch.undo()
+    with torch.no_grad():
+        own.module.vision_model.post_layernorm.weight.mul_(2)
+    assert own.fingerprint() != first and own.space("text") == text
 
 
 def test_what_no_host_has_words_for_is_told_by_its_modules():

@@ -23,8 +23,10 @@ _READ = (
 )
 """Attributes that decide what forwards of open_clip, timm and transformers compute."""
 _OF_TORCH = ("num_heads", "eps")
-_UNTOLD = ("Identity", "Drop", "Attention")
-"""In the names of classes that compute nothing where nobody trains, or that clipq puts its own in place of."""
+_OF_TRAINING = "Drop"
+"""In the names of classes that compute nothing where nobody trains, whatever they are set to."""
+_UNTOLD = ("Identity", _OF_TRAINING, "Attention")
+"""In the names of classes that are no activation, or that clipq puts its own in place of."""
 
 
 def structure(module: nn.Module, counts: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> str:
 
 def _told(part: nn.Module) -> Iterator[tuple[str, Any]]:
     kind = host_class(part)
+    if _OF_TRAINING in kind.__name__:
+        return
     if kind.__module__.startswith("torch."):
         yield from _of_torch(part, kind)
     elif not any(word in kind.__name__ for word in _UNTOLD):

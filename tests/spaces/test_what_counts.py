@@ -13,10 +13,12 @@ from tiny_models import _open_clip, _timm, _timm_trunk, build, open_clip_config
 import clipq
 from clipq.arithmetic.precisions import PRECISIONS
 from clipq.errors import CheckpointError, ClipqError
+from clipq.hosts.structure import structure
 from clipq.inputs.settings import OPENAI_MEAN
 from clipq.inputs.tokenization import describe_tokenizer
 from clipq.models import Model
 from clipq.spaces.architectures import _OPEN_CLIP, architecture
+from clipq.spaces.space import FORMAT, digest_of
 from clipq.spaces.towers import _preprocessing, files_digest
 
 CLIP = {"embed_dim": 8, "vision_cfg": {"timm_model_name": "x"}, "text_cfg": {"width": 32}}
@@ -204,3 +206,22 @@ def test_of_a_scheme_counts_what_acts():
     acts = [model(TWO_TOWERS, replace(scheme, exceptions=((p, half),))) for p in ("*layers.0*fc1", "*.0.mlp.fc1")]
     assert acts[0].space("image") == acts[1].space("image") != own.space("image")
     assert acts[0].space("image").components["scheme"]["exceptions"]["count"] == 1
+
+
+def test_what_only_training_does_is_no_structure():
+    plain, dropping = (_open_clip(vision_patch_dropout=rate) for rate in (0.0, 0.5))
+    assert structure(plain) == structure(dropping) != structure(_open_clip(vision_pool_type="avg"))
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "tower", "known"),
+    [
+        ("open_clip", {**CLIP, "text_cfg": {"width": 32, "pool_type": "last"}}, "text", "8279f101"),
+        ("open_clip", {**CLIP, "hf_text_config": {**ROBERTA, "pad_token_id": 3}}, "text", "777616c5"),
+        ("transformers", {"model_type": "clip", "vision_config": {"hidden_size": 8}}, "image", "38d40100"),
+        ("timm", {"architecture": "test_vit", "global_pool": ""}, "image", "3fdd6dc7"),
+    ],
+)
+def test_settings_have_the_hashes_of_released_files(host, config, tower, known):
+    """Files state ids made of these: whoever changes what counts raises `spaces.space.FORMAT`, and these."""
+    assert (FORMAT, digest_of(architecture(host, config, tower))[:8]) == (1, known)

@@ -54,7 +54,9 @@ class Job:
 
         Of one unit only its own rows are ever in one batch, in batches of `embedder.batch_size` that can be read.
         work: keeps pieces of a shard until it is written, if it has a folder; its `spent` is told where time goes.
+        Raises `SpaceError` where the model of this process is another than the one that the job was begun with.
         """
+        _check_space(self, inputs.tower)
         title, size = f"{inputs.tower}s", self.embedder.batch_size * BATCHES_PER_SHARD
         batches = self.embedder.batches(inputs, work.spent)
         pieces = work.each(title, (one for unit in units for one in cut(unit, size)), batches.shards, advance)
@@ -95,11 +97,7 @@ class Made:
 
 
 def make(job: Job, inputs: Inputs, unit: range) -> Made:
-    """In a worker of an engine: write the shard of one unit. inputs: all, or `inputs.part(unit)`.
-
-    Raises `SpaceError` where the worker's model is another than the one that the job was begun with.
-    """
-    _check_space(job, inputs.tower)
+    """In a worker of an engine: write the shard of one unit. inputs: all, or `inputs.part(unit)`."""
     spent = Spent()
     work = Work(None, Processes(), lambda title, total: lambda rows: None, spent=spent)
     (entry,) = job.made(inputs, [unit], work, lambda rows: None)

@@ -47,8 +47,8 @@ KINDS = {
     "SQfp16": 1e-3,
     "SQ8": 0.02,
     "IVF8,SQ8": 0.02,
-    "PQ8x8": 0.2,
-    "OPQ8,IVF8,PQ8x8": 0.2,
+    "PQ8x6": 0.2,
+    "OPQ8,IVF8,PQ8x6": 0.2,
     "IDMap,Flat": 0,
     "IDMap2,HNSW8": 0,
 }
@@ -126,7 +126,7 @@ def test_what_has_several_vectors_for_a_number(matrix, names, tmp_path):
 
 
 @pytest.mark.parametrize(("metric", "name"), [("inner product", "METRIC_INNER_PRODUCT"), ("L2", "METRIC_L2")])
-@pytest.mark.parametrize("kind", ["Flat", "PQ8x8"])
+@pytest.mark.parametrize("kind", ["Flat", "PQ8x6"])
 def test_lengths_that_the_index_ranks_by(metric, name, kind, matrix, tmp_path):
     faiss, spread = pytest.importorskip("faiss"), np.linspace(0.5, 2, ROWS, dtype=np.float32)[:, None]
     for rows, words in ((matrix, ""), (matrix * spread, f"ranks by {metric} and its vectors are 0.")):

@@ -2,11 +2,13 @@
 // (GNU, LLVM and Intel runtimes export it on Linux), looked up at run time. Linking one ourselves could load a second
 // runtime (torch's wheels bring their own, some under another name): its pool would compete with torch's workers, which
 // keep spinning on the cores for a while after every torch operator. Sharing costs some 5 us a call, and needs nothing
-// at build time. Each calling thread has its own team, so concurrent Python threads do not meet. The price is the
-// barrier between steps: on a machine whose cores are taken by others, a call waits for the last worker, as torch's own
-// do. Where no runtime is found (the runtime without torch, and Windows), a crew of our own takes its place, and is
-// called only for work that outlasts its waking.
+// at build time. Each calling thread has its own team, so concurrent Python threads do not meet. The price is its
+// barrier at the end: on a machine whose cores are taken by others, a call waits once for the last worker to come.
+// Where no runtime is found (the runtime without torch, and Windows), a crew of our own takes its place, and is called
+// only for work that outlasts its waking.
 #include "parallel.h"
+
+#include <climits>
 
 #include "crew.h"
 #include "spin.h"
@@ -69,15 +71,14 @@ void run_on_crew(int threads, Job& job) {
 
 }  // namespace
 
-void Team::wait() {
-    const unsigned generation = meeting_.generation.load(std::memory_order_relaxed);
-    if (meeting_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-        meeting_.arrived.store(0, std::memory_order_relaxed);
-        meeting_.generation.store(generation + 1, std::memory_order_seq_cst);
-        if (meeting_.sleepers.load(std::memory_order_seq_cst) > 0) wake_sleepers(meeting_.generation);
-        return;
-    }
-    const auto goes_on = [&] { return meeting_.generation.load(std::memory_order_acquire) != generation; };
+void Team::end_step() {
+    meeting_.steps.store(step_ + 1, std::memory_order_seq_cst);
+    if (meeting_.sleepers.load(std::memory_order_seq_cst) > 0) wake_sleepers(meeting_.steps);
+}
+
+// Until so many steps are done.
+void Team::wait(unsigned steps) {
+    const auto goes_on = [&] { return meeting_.steps.load(std::memory_order_acquire) - steps < UINT_MAX / 2; };
     for (int spins = 0; spins < SPINS; spins++) {
         if (goes_on()) return;
         pause_briefly();
@@ -86,7 +87,7 @@ void Team::wait() {
     // once, and the core meanwhile is for a thread that this one waits for. On two cores that eight others were using, a
     // ViT-B/32 took 30 ms so, and 140 where it yielded. Either side marks its own before it looks at the other's.
     meeting_.sleepers.fetch_add(1, std::memory_order_seq_cst);
-    while (!goes_on()) sleep_while(meeting_.generation, generation);
+    while (!goes_on()) sleep_while(meeting_.steps, steps - 1);
     meeting_.sleepers.fetch_sub(1, std::memory_order_relaxed);
 }
 

@@ -1,5 +1,6 @@
 // Any number of threads gives the same bits, and so do calls side by side. The threads are the library's own, since no
 // OpenMP runtime is loaded here. Starting them is slow, so one case here stands for a hundred elsewhere.
+#include <chrono>
 #include <thread>
 
 #include "emulated.h"
@@ -55,6 +56,21 @@ Values blocks_on(int path, int threads, Random random) {
     return all;
 }
 
+// Two threads, one of which comes only when the other is through five steps, or after ten seconds.
+bool nobody_waits_for_who_comes_late() {
+    std::atomic<int> steps{0}, sum{0};
+    std::atomic<bool> waited{false};
+    with_team(2, true, [&](Team& team) {
+        const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        while (team.seat() == 1 && steps < 5 && !waited) waited = std::chrono::steady_clock::now() > give_up;
+        for (int step = 0; step < 9; step++) {
+            team.each(step == 3 ? 0 : 7, [&](int64_t task) { sum += static_cast<int>(task); });
+            if (team.seat() == 0) steps++;
+        }
+    });
+    return !waited && sum == 8 * 21;
+}
+
 template <class Compute>
 bool side_by_side(const Compute& compute, const Values& right) {
     Values results[3];
@@ -84,6 +100,7 @@ int main(int argc, char** argv) {
     report.check(all >= 1 && worth_threads(1000, INT64_MAX) == at_most(all, 1000) && worth_threads(1000, 0) == 1 &&
                      worth_threads(1, INT64_MAX) == 1 && worth_threads(-1, INT64_MAX) == 1,
                  "threads beyond the processors", "every kernel");
+    report.check(nobody_waits_for_who_comes_late(), "a thread that comes late", "every kernel");
     seeds.each(report, [&](const Random& random) {
         for (const auto& [name, kernel] : kernels)
             check(report, [&, kernel = kernel](int threads) { return on_a_team(*kernel, threads, random); },

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import OutputError, SchemeError
 from ..inputs.places import stamp_of
 from ..inputs.scaling import DECODE
+from ..work.work import remove_kept
 from .options import load_model
 from .reading import embedder_of, inputs_of
-from .reporting import clear, report_broken
+from .reporting import report_broken
 
 if TYPE_CHECKING:
     from ..spaces.space import Space
@@ -38,7 +39,7 @@ def add_to_file(args: argparse.Namespace) -> int:
         return 0
     _refuse_if_changed(args.output, as_it_was)
     save_embeddings(found, args.output)
-    clear(found.kept)
+    remove_kept(found.kept)
     _report(args.output, len(there.names), len(found.names) - len(there.names), found.about, space.id)
     return report_broken(found.broken.items(), len(found.names), len(found.broken), args.strict)
 
@@ -47,12 +48,12 @@ def add_to_folder(args: argparse.Namespace) -> int:
     """To a folder of shards, as more of them."""
     from ..embedding import add_into
     from ..matrices import read_manifest
-    from ..matrices.folders import read_broken
+    from ..matrices.folders import format_of, read_broken
     from ..same_space import space_of
 
     space = space_of(args.output)
     there = read_manifest(args.output)
-    _as_there(args, {**there, "format": Path(there["shards"][0]["file"]).suffix.removeprefix(".")}, space)
+    _as_there(args, {**there, "format": format_of(there)}, space)
     inputs = inputs_of(args)
     about = add_into(embedder_of(args), inputs, args.output, batch_size=args.batch_size)
     if about is None:

@@ -10,10 +10,11 @@ from ..errors import DataError
 from ..inputs.scaling import DECODE
 from ..matrices.folders import MANIFEST
 from ..vectors.codes import DTYPES
+from ..work.work import remove_kept
 from .adding import add_to_file, add_to_folder
 from .options import add_model, add_precision, load_model, positive, refuse_to_overwrite
 from .reading import add_engine, add_input, inputs_of
-from .reporting import clear, report_broken, report_ranges, report_rows
+from .reporting import report_broken, report_ranges, report_rows
 from .sharding import in_shards
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _whole(args: argparse.Namespace) -> int:
     if found is None:  # under `accelerate launch`, the main process writes
         return 0
     save_embeddings(found, args.output)
-    clear(found.kept)
+    remove_kept(found.kept)
     return _report(found, args)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..description import precision_name
@@ -17,14 +14,6 @@ if TYPE_CHECKING:
 
 _MUCH = 0.02  # of the values: ranges that so many do not fit are of something else
 _UNEVEN = 2.0  # from about here on, per-dimension ranges are the better ones (measure_vectors.py --offset)
-
-
-def clear(kept: Path | None) -> None:
-    """Remove this run's shards; those of a run with other arguments, which nobody has finished yet, stay."""
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
-        with suppress(OSError):  # not empty
-            kept.parent.rmdir()
 
 
 def report_rows(rows: int, about: Mapping[str, Any], output: object) -> None:

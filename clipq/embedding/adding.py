@@ -19,16 +19,16 @@ from ..inputs.scaling import DECODE
 from ..matrices.broken import save_broken
 from ..matrices.embeddings import Embeddings
 from ..matrices.files import read_file
-from ..matrices.folders import MANIFEST, ShardedFolder, extend, of_manifest, read_manifest, read_shards
+from ..matrices.folders import MANIFEST, ShardedFolder, extend, format_of, of_manifest, read_manifest, read_shards
 from ..resources import check_output_folder, output_path
 from ..same_space import space_of
 from ..spaces.space import Space, check_equal
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
-from ..work.work import working
+from ..work.work import remove_kept, working
 from .embedder import Embedder
 from .jobs import InThisProcess, Job
-from .rows import BATCHES_PER_SHARD, batches_of, check_tower, joined, row_identity
+from .rows import check_tower, encoded, joined, row_identity
 from .sharded import entries_of
 
 if TYPE_CHECKING:
@@ -59,13 +59,11 @@ def add(
         return to
     processes, normalize = launched(model.device.type), space.components["normalized"]
     with working(resume, processes, progress) as work:
-        own = work.within(row_identity(model, missing, batch_size, normalize))
-        batches = batches_of(model, missing, batch_size, normalize, work.spent)
-        shards = own.streamed(f"{missing.tower}s", len(missing.names), batch_size * BATCHES_PER_SHARD, batches.shards)
+        shards, folder = encoded(model, missing, batch_size, normalize, work)
     if not processes.is_main:
         return None
     found = joined(missing, shards, to.about, to.dtype, to.ranges, partial(Embedder(model).nothing, missing.tower))
-    return replace(_behind(to, found), kept=own.folder)
+    return replace(_behind(to, found), kept=folder)
 
 
 def _behind(to: Embeddings, found: Embeddings) -> Embeddings:
@@ -142,8 +140,7 @@ class _There:
             names.update(shard.names)
             broken |= shard.broken
             ranges = shard.ranges
-        format = Path(manifest["shards"][0]["file"]).suffix.removeprefix(".")
-        into = ShardedFolder(path, manifest["shard_size"], format)
+        into = ShardedFolder(path, manifest["shard_size"], format_of(manifest))
         return cls(into, manifest, space, frozenset(names), broken, ranges)
 
     def key(self) -> str:
@@ -183,14 +180,14 @@ class _There:
             )
         broken = (name for entry in entries for name in read_file(folder / "shards" / entry["file"]).broken)
         if not any(entry["rows"] for entry in entries) and all(name in self.broken for name in broken):
-            _clear(folder)
+            remove_kept(folder)
             return self.manifest
         for entry in entries:
             with output_path(self.into.path / entry["file"]) as temporary:
                 shutil.copyfile(folder / "shards" / entry["file"], temporary)
         whole = extend(self.into.path, entries)
         save_broken(self.into.path)
-        _clear(folder)
+        remove_kept(folder)
         return whole
 
     def settle(self) -> None:
@@ -200,7 +197,7 @@ class _There:
             with suppress(FileNotFoundError, ValueError):  # of a run that ends now, or of nobody
                 if json.loads(identity.read_text(encoding="utf-8")).get("added to") in before:
                     save_broken(self.into.path)
-                    _clear(identity.parent)
+                    remove_kept(identity.parent)
 
 
 @contextmanager
@@ -222,10 +219,3 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
-
-
-def _clear(folder: Path) -> None:
-    """Remove what this run kept; what another one keeps beside it stays."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # not empty
-        folder.parent.rmdir()

@@ -27,7 +27,7 @@ from ..work.shards import Shard
 from ..work.spent import Spent
 from .columns import column_of, names_of, with_columns
 from .loaded import Lean, Loading, lean_or_whole, whole_model
-from .rows import batches_of, check_tower, picture_batches, picture_reader, text_batches
+from .rows import batches_of, check_tower, finite, picture_batches, picture_reader, text_batches
 
 if TYPE_CHECKING:
     import torch
@@ -108,15 +108,12 @@ class Embedder:
         import torch
 
         tower, column = self.chosen(names_of(batch))
-        rows = self.rows(tower, column_of(batch, column))
+        rows = finite(self.rows(tower, column_of(batch, column)))
         errors: list[str | None] = [rows.broken.get(row) for row in range(len(rows.indices) + len(rows.broken))]
-        finite = rows.embeddings.isfinite().all(dim=-1)
-        for row in rows.indices[~finite].tolist():
-            errors[row] = "the embedding is not finite; try fallback='fp32'"
-        codes, _ = quantize(rows.embeddings[finite], self.dtype, self.ranges)
+        codes, _ = quantize(rows.embeddings, self.dtype, self.ranges)
         missing = numpy.nan if codes.is_floating_point() else 0
         vectors = torch.full((len(errors), codes.shape[1]), missing, dtype=codes.dtype)
-        vectors[rows.indices[finite]] = codes
+        vectors[rows.indices] = codes
         return with_columns(batch, vectors.numpy(), errors, self.space_id(tower))
 
     def chosen(self, columns: Sequence[str]) -> tuple[str, str]:

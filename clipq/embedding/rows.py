@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..description import described_model, identity
@@ -23,9 +24,12 @@ from ..work.shards import Shard
 from ..work.spent import Spent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from ..models import Model
+    from ..work.work import Work
     from .loaded import Lean
 
 BATCHES_PER_SHARD = 8  # that a killed run loses at most
@@ -75,6 +79,16 @@ def batches_of(
         read = picture_reader(lambda row: decode(inputs.entry(row), oriented=True, smallest=smallest), model, spent)
         return picture_batches(model, read, batch_size, normalize, spent, threads)
     return text_batches(model, inputs.text, batch_size, normalize, spent)
+
+
+def encoded(
+    model: Model, inputs: Inputs, batch_size: int, normalize: bool, work: Work
+) -> tuple[list[Shard], Path | None]:
+    """All rows in shards, and the folder that keeps them, if one does: those of an earlier run are taken from there."""
+    own = work.within(row_identity(model, inputs, batch_size, normalize))
+    batches = batches_of(model, inputs, batch_size, normalize, work.spent)
+    rows, size = len(inputs.names), batch_size * BATCHES_PER_SHARD
+    return own.streamed(f"{inputs.tower}s", rows, size, batches.shards), own.folder
 
 
 def picture_batches(
@@ -184,6 +198,16 @@ def none_read(inputs: Inputs, broken: Mapping[str, str]) -> DataError:
     """The error for inputs of which there is no row. broken: the first of them, or more, with the reasons."""
     name, reason = next(iter(broken.items()))
     return DataError(f"none of the {len(inputs.names)} inputs can be read; the first: {name}: {reason}")
+
+
+def finite(found: Shard) -> Shard:
+    """With rows that are not finite among the broken ones."""
+    good = found.embeddings.isfinite().all(dim=-1)
+    if good.all():
+        return found
+    reason = "the embedding is not finite; try fallback='fp32'"
+    broken = {**found.broken, **dict.fromkeys(found.indices[~good].tolist(), reason)}
+    return replace(found, indices=found.indices[good], embeddings=found.embeddings[good], broken=broken)
 
 
 def _check_finite(matrix: torch.Tensor, names: Sequence[str]) -> None:

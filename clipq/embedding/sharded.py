@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..description import check_model
@@ -18,7 +16,7 @@ from ..matrices.folders import ShardedFolder, finish, finished_shard, put_in_pla
 from ..vectors.ranges import Ranges
 from ..work.processes import launched
 from ..work.spent import Spent
-from ..work.work import Work, cut, working
+from ..work.work import Work, cut, remove_kept, working
 from .embedder import Embedder
 from .jobs import Engine, InThisProcess, Job
 from .rows import check_tower, described_rows, frozen_ranges, none_read, row_identity
@@ -124,7 +122,5 @@ def _finished(job: Job, inputs: Inputs, entries: Sequence[dict[str, Any]]) -> di
     whole = finish(folder, {**job.about, **vectors, "shard_size": job.into.size}, entries)
     save_broken(folder)
     put_in_place(folder, job.into.path)
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    with suppress(OSError):  # not empty: a run with other arguments, which nobody has finished yet
-        folder.parent.parent.rmdir()
+    remove_kept(folder.parent)
     return whole

@@ -13,7 +13,7 @@ from ..vectors.ranges import Ranges
 from ..work.processes import launched
 from ..work.work import working
 from .embedder import Embedder
-from .rows import BATCHES_PER_SHARD, batches_of, check_tower, described_rows, frozen_ranges, joined, row_identity
+from .rows import check_tower, described_rows, encoded, frozen_ranges, joined
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -53,13 +53,11 @@ def embed(
     processes = launched(model.device.type)
     frozen = frozen_ranges(model, inputs.tower, normalize, dtype, ranges) if processes.is_main else None
     with working(resume, processes, progress) as work:
-        own = work.within(row_identity(model, inputs, batch_size, normalize))
-        batches = batches_of(model, inputs, batch_size, normalize, work.spent)
-        shards = own.streamed(f"{inputs.tower}s", len(inputs.names), batch_size * BATCHES_PER_SHARD, batches.shards)
+        shards, folder = encoded(model, inputs, batch_size, normalize, work)
     if not processes.is_main:
         return None
     about = {
         **described_rows(model, inputs, normalize),
         **Embedder(model, batch_size=batch_size).described(inputs.tower),
     }
-    return replace(joined(inputs, shards, about, dtype, frozen), kept=own.folder)
+    return replace(joined(inputs, shards, about, dtype, frozen), kept=folder)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..embedding.rows import joined
+from ..embedding.rows import finite, joined
 from ..errors import DataError, OutputError
 from ..inputs.listing import Inputs
 from ..matrices.broken import BROKEN, broken_table
@@ -140,7 +140,7 @@ class Keyed:
 
     def write(self, names: Sequence[str], found: Shard) -> dict[str, Any]:
         """Write the file of these rows, and then what says that it is there, which is returned."""
-        found = _finite(found)
+        found = finite(found)
         path = f"shard-{hashlib.sha256(chr(0).join(names).encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.parquet"
         inputs = Inputs("", self.about["tower"], tuple(names), "")
         good = [replace(found, broken={})]
@@ -216,16 +216,6 @@ def _fits(entry: Any, file: str) -> bool:
         and isinstance(entry.get("sha256"), str)
         and all(type(entry.get(key)) is int and entry[key] >= 0 for key in counts)
     )
-
-
-def _finite(found: Shard) -> Shard:
-    """With rows that are not finite among the broken ones, as `Embedder` has them."""
-    good = found.embeddings.isfinite().all(dim=-1)
-    if good.all():
-        return found
-    reason = "the embedding is not finite; try fallback='fp32'"
-    broken = {**found.broken, **dict.fromkeys(found.indices[~good].tolist(), reason)}
-    return replace(found, indices=found.indices[good], embeddings=found.embeddings[good], broken=broken)
 
 
 def _keys(content: bytes) -> list[str]:

@@ -125,13 +125,27 @@ def _said_of(path: Path) -> Path:
 
 def finish(folder: Path, about: Mapping[str, Any], entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Write the manifest of a folder of finished shards and remove what `write_shard` wrote beside them."""
-    whole = manifest_of(about, entries)
-    with output_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json_text(whole), encoding="utf-8")
+    whole = _written(folder, manifest_of(about, entries))
     for entry in entries:
         with suppress(FileNotFoundError):
             _said_of(folder / entry["file"]).unlink()
     return whole
+
+
+def _written(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    with output_path(folder / MANIFEST) as temporary:
+        temporary.write_text(json_text(manifest), encoding="utf-8")
+    return manifest
+
+
+def _listed(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a manifest lists of shards; it says the width once, for all."""
+    return [{key: value for key, value in entry.items() if key != "width"} for entry in entries]
+
+
+def format_of(manifest: Mapping[str, Any]) -> str:
+    """That of the shards' files, of `SHARD_FORMATS`."""
+    return Path(manifest["shards"][0]["file"]).suffix.removeprefix(".")
 
 
 def manifest_of(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], order: str = _ORDER) -> dict[str, Any]:
@@ -142,7 +156,7 @@ def manifest_of(about: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], 
         **about,
         "order": order,
         **{key: sum(entry[key] for entry in entries) for key in ("rows", "broken", "saturated")},
-        "shards": [{key: value for key, value in entry.items() if key != "width"} for entry in entries],
+        "shards": _listed(entries),
     }
 
 
@@ -158,13 +172,9 @@ def extend(folder: Path, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found = read_file(folder / entry["file"])
         mended |= broken & set(map(str.strip, found.names))
         broken |= set(found.broken)
-    added = [{key: value for key, value in entry.items() if key != "width"} for entry in entries]
     totals = {key: about[key] + sum(entry[key] for entry in entries) for key in ("rows", "saturated")}
-    whole = {**about, **totals, "broken": len(broken - mended), "shards": about["shards"] + added}
-    whole |= {"mended": sorted(mended)} if mended else {}
-    with output_path(folder / MANIFEST) as temporary:
-        temporary.write_text(json_text(whole), encoding="utf-8")
-    return whole
+    whole = {**about, **totals, "broken": len(broken - mended), "shards": about["shards"] + _listed(entries)}
+    return _written(folder, whole | ({"mended": sorted(mended)} if mended else {}))
 
 
 def of_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:

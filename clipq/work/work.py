@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, tee
@@ -134,6 +135,14 @@ def _widths(shards: Sequence[Shard]) -> int:
 def cut(rows: range, size: int) -> list[range]:
     """`rows` in ranges of `size`; the last one may be shorter."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def remove_kept(folder: Path | None) -> None:
+    """Remove what a run kept in its own folder; what one with other arguments keeps beside it, unfinished, stays."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            folder.parent.rmdir()
 
 
 @contextmanager
